@@ -1,0 +1,63 @@
+"""Examples: a labelled image set with random access, still encoded."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Examples:
+    """N labelled images in a fixed order.
+
+    Args:
+        names: N texts that identify the images, e.g. "cats/001.jpg".
+        contents: N file paths (str) or N encoded images (bytes).
+        labels: (N,) integers in [0, classes).
+        sizes: (N, 2) heights and widths, pixels.
+        class_names: one per class.
+    """
+
+    names: Sequence[str]
+    contents: Sequence[str] | Sequence[bytes]
+    labels: np.ndarray
+    sizes: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `contents` are the images, not their paths."""
+        return len(self) > 0 and isinstance(self.contents[0], bytes)
+
+    def subset(self, indices: np.ndarray) -> "Examples":
+        """Returns the examples at `indices`, in that order."""
+        return dataclasses.replace(
+            self,
+            names=[self.names[i] for i in indices],
+            contents=[self.contents[i] for i in indices],
+            labels=self.labels[indices],
+            sizes=self.sizes[indices],
+        )
+
+    def typical_size(self) -> tuple[int, int]:
+        """Returns (height, width) of the image with the median area."""
+        areas = self.sizes[:, 0] * self.sizes[:, 1]
+        middle = np.argsort(areas, kind="stable")[len(areas) // 2]
+        return int(self.sizes[middle, 0]), int(self.sizes[middle, 1])
+
+    def class_counts(self) -> np.ndarray:
+        """Returns (classes,) example counts."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def fingerprint(self) -> str:
+        """Returns a hash of names, labels and classes, to know them again."""
+        digest = hashlib.sha256()
+        for name in self.class_names:
+            digest.update(name.encode() + b"\0")
+        for name, label in zip(self.names, self.labels, strict=True):
+            digest.update(f"{name}\0{label}\n".encode())
+        return digest.hexdigest()[:16]

@@ -1,0 +1,124 @@
+"""Recipe -> learning-rate schedule and SGD with the paper's momentum."""
+
+import keras
+import tensorflow as tf
+
+from bit_tf import recipe as recipe_lib
+
+
+@keras.saving.register_keras_serializable(package="bit_tf")
+class StaircaseWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from 0, then a drop after every boundary.
+
+    At step s the rate is base_lr * s / warmup_steps while s < warmup_steps,
+    and afterwards base_lr * decay_factor ** (number of boundaries < s): the
+    step that equals a boundary still has the old rate (semantics of the
+    official bit_hyperrule.py).
+    """
+
+    def __init__(
+        self,
+        *,
+        base_lr: float,
+        warmup_steps: int,
+        decay_steps: tuple[int, ...],
+        decay_factor: float,
+    ):
+        super().__init__()
+        self.base_lr = base_lr
+        self.warmup_steps = warmup_steps
+        self.decay_steps = tuple(decay_steps)
+        self.decay_factor = decay_factor
+
+    def __call__(self, step):
+        # float64: a float32 step is not exact beyond 2**24.
+        step = tf.cast(step, tf.float64)
+        boundaries = tf.constant(self.decay_steps, tf.float64)
+        drops = tf.reduce_sum(tf.cast(boundaries < step, tf.float64))
+        base = tf.constant(self.base_lr, tf.float64)
+        factor = tf.constant(self.decay_factor, tf.float64)
+        rate = base * factor**drops
+        if self.warmup_steps:
+            warmup = tf.constant(self.warmup_steps, tf.float64)
+            rate = tf.where(step < warmup, base * step / warmup, rate)
+        return rate
+
+    def get_config(self):
+        return {
+            "base_lr": self.base_lr,
+            "warmup_steps": self.warmup_steps,
+            "decay_steps": list(self.decay_steps),
+            "decay_factor": self.decay_factor,
+        }
+
+
+@keras.saving.register_keras_serializable(package="bit_tf")
+class Momentum(keras.optimizers.Optimizer):
+    """SGD whose velocity does not contain the learning rate.
+
+    velocity = momentum * velocity + gradient; weight -= rate * velocity, as
+    in the authors' TF1, JAX and PyTorch code. Keras' own SGD keeps the rate
+    inside the velocity, so that after every drop of the rate the old one
+    lives on for some ten steps.
+
+    Args:
+        learning_rate: number or schedule.
+        momentum: in [0, 1).
+        weight_decay_l2: adds weight_decay_l2 * weight to the gradient of
+            kernels; 0 for none.
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        *,
+        momentum: float = 0.9,
+        weight_decay_l2: float = 0.0,
+        name: str = "momentum",
+        **kwargs,
+    ):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum = momentum
+        self.weight_decay_l2 = weight_decay_l2
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.velocities = self.add_optimizer_variables(variables, "velocity")
+
+    def update_step(self, gradient, variable, learning_rate):
+        velocity = self.velocities[self._get_variable_index(variable)]
+        rate = tf.cast(learning_rate, variable.dtype)
+        gradient = tf.cast(gradient, variable.dtype)
+        if self.weight_decay_l2 and variable.path.endswith("kernel"):
+            decay = tf.cast(self.weight_decay_l2, variable.dtype)
+            gradient = gradient + decay * variable
+        self.assign(velocity, self.momentum * velocity + gradient)
+        self.assign_sub(variable, rate * velocity)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "weight_decay_l2": self.weight_decay_l2,
+        }
+
+
+def schedule(recipe: recipe_lib.Recipe) -> StaircaseWithWarmup:
+    """Returns the learning rate of a recipe as a function of the step."""
+    return StaircaseWithWarmup(
+        base_lr=recipe.base_lr,
+        warmup_steps=recipe.warmup_steps,
+        decay_steps=recipe.decay_steps,
+        decay_factor=recipe.decay_factor,
+    )
+
+
+def build(recipe: recipe_lib.Recipe) -> Momentum:
+    """Returns the optimizer of a recipe."""
+    return Momentum(
+        schedule(recipe),
+        momentum=recipe.momentum,
+        weight_decay_l2=recipe.weight_decay,
+    )

@@ -1,0 +1,174 @@
+"""Image operations as strings, "decode|resize(160)|random_crop(128)|..."
+
+An operation is a function of (image, seed) built from its arguments. Random
+ones draw from stateless generators: equal seeds, equal images, whatever the
+thread or the machine.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def decode() -> Operation:
+    """Encoded JPEG, PNG, BMP or GIF -> (H, W, 3) uint8, the first frame."""
+
+    def apply(image, seed):
+        del seed
+        image = tf.io.decode_image(image, channels=3, expand_animations=False)
+        return tf.ensure_shape(image, (None, None, 3))
+
+    return apply
+
+
+def resize(size: int) -> Operation:
+    """Squashes to (size, size, 3) float32, bilinear without antialiasing.
+
+    Both are what the authors trained and evaluated with.
+    """
+
+    def apply(image, seed):
+        del seed
+        return tf.image.resize(image, (size, size))
+
+    return apply
+
+
+def random_crop(size: int) -> Operation:
+    """Cuts a (size, size, 3) window at a uniformly random place."""
+
+    def apply(image, seed):
+        return tf.image.stateless_random_crop(image, (size, size, 3), seed)
+
+    return apply
+
+
+def inception_crop(size: int) -> Operation:
+    """Cuts 5 to 100 % of the area at aspect 3/4 to 4/3, then resizes.
+
+    Returns (size, size, 3) float32 (Szegedy et al., arXiv 1409.4842).
+    """
+
+    def apply(image, seed):
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.zeros((0, 0, 4)),
+            seed,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.05, 1.0),
+            max_attempts=100,
+            use_image_if_no_bounding_boxes=True,
+        )
+        image = tf.slice(image, begin, extent)
+        image = tf.ensure_shape(image, (None, None, 3))
+        return tf.image.resize(image, (size, size))
+
+    return apply
+
+
+def random_flip() -> Operation:
+    """Mirrors left and right with probability one half."""
+
+    def apply(image, seed):
+        return tf.image.stateless_random_flip_left_right(image, seed)
+
+    return apply
+
+
+def value_range(low: float, high: float) -> Operation:
+    """Maps [0, 255] linearly to [low, high], float32."""
+
+    def apply(image, seed):
+        del seed
+        return tf.cast(image, tf.float32) * ((high - low) / 255.0) + low
+
+    return apply
+
+
+OPERATIONS = {
+    operation.__name__: operation
+    for operation in (
+        decode,
+        resize,
+        random_crop,
+        inception_crop,
+        random_flip,
+        value_range,
+    )
+}
+
+
+def parse(text: str) -> Operation:
+    """Builds the pipeline that a preprocessing string describes.
+
+    Args:
+        text: operations joined by "|", numbers in brackets.
+
+    Returns:
+        A function of an image (or encoded bytes, for "decode") and a seed,
+        shape (2,) integers; every operation gets its own seed from it.
+
+    Raises:
+        ValueError: unknown operation, or arguments it does not take.
+    """
+    operations: list[Operation] = []
+    for part in text.split("|"):
+        match = re.fullmatch(r"(\w+)(?:\(([-\d., ]*)\))?", part.strip())
+        if not match or match[1] not in OPERATIONS:
+            raise ValueError(
+                f"unknown image operation {part!r} in {text!r}: allowed are "
+                f"{', '.join(OPERATIONS)}."
+            )
+        arguments = [
+            float(word) if "." in word else int(word)
+            for word in (match[2] or "").replace(" ", "").split(",")
+            if word
+        ]
+        try:
+            operations.append(OPERATIONS[match[1]](*arguments))
+        except TypeError as error:
+            raise ValueError(f"{part!r} in {text!r}: {error}.") from error
+    return _chain(operations)
+
+
+def _chain(operations: Sequence[Operation]) -> Operation:
+    def apply(image, seed):
+        for index, operation in enumerate(operations):
+            own = tf.random.experimental.stateless_fold_in(seed, index)
+            image = operation(image, own)
+        return image
+
+    return apply
+
+
+def mixup(
+    images: tf.Tensor, labels: tf.Tensor, *, alpha: float, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Blends every example with its neighbour (Zhang et al., 1710.09412).
+
+    One weight from Beta(alpha, alpha) for the whole batch, as in the authors'
+    code. The partner is the previous example, not the mirrored position of
+    the official TF2 code, whose pairs are symmetric: the batch would hold
+    both blends of the same two images.
+
+    Args:
+        images: (B, H, W, 3) floating point.
+        labels: (B, classes) floating point, rows that sum to 1.
+        alpha: > 0.
+        seed: shape (2,) integers.
+
+    Returns:
+        The blended images and labels, same shapes and dtypes.
+    """
+    # Beta as a ratio of gammas, in float64: gamma(0.1) underflows float32.
+    gammas = tf.random.stateless_gamma((2,), seed, alpha, dtype=tf.float64)
+    weight = gammas[0] / tf.reduce_sum(gammas)
+
+    def blend(values):
+        own = tf.cast(weight, values.dtype)
+        return own * values + (1 - own) * tf.roll(values, shift=1, axis=0)
+
+    return blend(images), blend(labels)

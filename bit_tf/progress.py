@@ -1,0 +1,70 @@
+"""Progress on a terminal, and a line now and then where there is none."""
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+LOG_EVERY_SECONDS = 10.0
+REDRAW_EVERY_SECONDS = 0.2
+
+
+def duration(seconds: float) -> str:
+    """Returns e.g. "45 s", "12 min", "3 h 05 min", "4.2 days"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{seconds / 86400:.1f} days"
+
+
+class Progress:
+    """One status line: redrawn on a terminal, repeated elsewhere.
+
+    Args:
+        total: units of work in all.
+        done: units that were finished before this process began.
+        stream: where to write; standard output if None.
+    """
+
+    def __init__(
+        self, total: int, *, done: int = 0, stream: TextIO | None = None
+    ):
+        self._stream = stream or sys.stdout
+        self._terminal = self._stream.isatty()
+        self._total = total
+        self._first = done
+        self._started = time.monotonic()
+        self._written = float("-inf") if self._terminal else self._started
+
+    def eta(self, done: int) -> str:
+        """Returns the remaining time as text, from the mean pace so far."""
+        worked = done - self._first
+        if worked <= 0:
+            return "?"
+        pace = (time.monotonic() - self._started) / worked
+        return duration(pace * (self._total - done))
+
+    def update(self, done: int, text: str) -> None:
+        """Shows `text`, if enough time has passed since the last one."""
+        now = time.monotonic()
+        every = REDRAW_EVERY_SECONDS if self._terminal else LOG_EVERY_SECONDS
+        if now - self._written < every:
+            return
+        self._written = now
+        line = f"{text}  ETA {self.eta(done)}"
+        if self._terminal:
+            columns = shutil.get_terminal_size().columns
+            self._stream.write("\r\x1b[K" + line[: columns - 1])
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Removes the status line, so that other text can be printed."""
+        if self._terminal:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()

@@ -1,0 +1,237 @@
+"""Recipe: one training run as frozen data, with the source of every number."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+HYPERRULE_TRAIN = (
+    "decode|resize({resize})|random_crop({crop})|random_flip|value_range(-1,1)"
+)
+INCEPTION_TRAIN = (
+    "decode|inception_crop({crop})|random_flip|value_range(-1,1)"
+)
+SQUASH_EVAL = "decode|resize({crop})|value_range(-1,1)"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The numbers of one training run.
+
+    Args:
+        name: the rule that made it, e.g. "hyperrule/paper".
+        total_steps: optimizer updates in the whole run.
+        batch_size: examples per update, over all devices.
+        base_lr: learning rate after the warm-up.
+        warmup_steps: updates during which the rate grows linearly from 0.
+        decay_steps: steps after which the rate is multiplied by
+            `decay_factor`, in rising order.
+        decay_factor: in (0, 1].
+        momentum: in [0, 1).
+        weight_decay: coefficient of the L2 term added to the gradient of
+            the convolution and head kernels; 0 for none.
+        mixup_alpha: alpha of Beta(alpha, alpha); 0 for no mixup.
+        resize: training images are squashed to this square, pixels; None
+            where the preprocessing does not resize first.
+        crop: side of the square the network sees, pixels.
+        train_template: preprocessing string for training, with {resize} and
+            {crop} still open.
+        eval_template: the same for evaluation.
+        sources: field name -> where its value comes from.
+
+    Raises:
+        ValueError: a value is out of range; the text names the field.
+    """
+
+    name: str
+    total_steps: int
+    batch_size: int
+    base_lr: float
+    warmup_steps: int
+    decay_steps: tuple[int, ...]
+    crop: int
+    resize: int | None = None
+    decay_factor: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    mixup_alpha: float = 0.0
+    train_template: str = HYPERRULE_TRAIN
+    eval_template: str = SQUASH_EVAL
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        object.__setattr__(
+            self, "sources", MappingProxyType(dict(self.sources))
+        )
+        for field in ("total_steps", "batch_size", "crop"):
+            _require(
+                getattr(self, field) >= 1, field, self, "a whole number >= 1"
+            )
+        _require(
+            math.isfinite(self.base_lr) and self.base_lr > 0,
+            "base_lr",
+            self,
+            "a finite number > 0",
+        )
+        _require(
+            0 <= self.warmup_steps < self.total_steps,
+            "warmup_steps",
+            self,
+            f"from 0 to total_steps - 1 = {self.total_steps - 1}; give "
+            "--warmup_steps (or more --total_steps)",
+        )
+        _require(
+            math.isfinite(self.mixup_alpha) and self.mixup_alpha >= 0,
+            "mixup_alpha",
+            self,
+            "0 (no mixup) or a finite number > 0",
+        )
+        if self.resize is not None:
+            _require(
+                self.resize >= self.crop,
+                "resize",
+                self,
+                f"at least crop = {self.crop}",
+            )
+
+    @property
+    def train_preprocessing(self) -> str:
+        return self.train_template.format(resize=self.resize, crop=self.crop)
+
+    @property
+    def eval_preprocessing(self) -> str:
+        return self.eval_template.format(resize=self.resize, crop=self.crop)
+
+    def to_dict(self) -> dict:
+        """Returns the recipe as plain JSON types, sources included."""
+        values = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+        }
+        values["decay_steps"] = list(self.decay_steps)
+        values["sources"] = dict(self.sources)
+        values["train_preprocessing"] = self.train_preprocessing
+        values["eval_preprocessing"] = self.eval_preprocessing
+        return values
+
+
+def _require(holds: bool, field: str, recipe: Recipe, allowed: str) -> None:
+    if not holds:
+        raise ValueError(
+            f"{field}={getattr(recipe, field)!r} is not possible with recipe "
+            f"{recipe.name}: allowed is {allowed}."
+        )
+
+
+def override(
+    recipe: Recipe,
+    *,
+    batch_size: int | None = None,
+    base_lr: float | None = None,
+    total_steps: int | None = None,
+    warmup_steps: int | None = None,
+    mixup_alpha: float | None = None,
+    resize: int | None = None,
+    crop: int | None = None,
+    scale_with_batch: bool = False,
+) -> Recipe:
+    """Replaces what the user decided and keeps the shape of the rest.
+
+    None means "the recipe decides". Warm-up and decay points move in
+    proportion when `total_steps` changes, and of `resize` and `crop` the one
+    left out keeps the rule's ratio to the other. With `scale_with_batch` a
+    `batch_size` other than the recipe's scales the learning rate by
+    batch / recipe batch and the steps by its inverse, so that the same number
+    of examples is seen (linear scaling, as the official TF2 notebook advises).
+
+    Raises:
+        ValueError: `scale_with_batch` without `batch_size`, or a value out of
+            range.
+    """
+    changes: dict = {}
+    sources = dict(recipe.sources)
+
+    def change(field, value, source):
+        changes[field] = value
+        sources[field] = source
+
+    def stretch_schedule(steps: int, source: str):
+        ratio = steps / recipe.total_steps
+        change("total_steps", steps, source)
+        for field in ("warmup_steps", "decay_steps"):
+            old = getattr(recipe, field)
+            new = (
+                tuple(round(step * ratio) for step in old)
+                if field == "decay_steps"
+                else round(old * ratio)
+            )
+            if new != old:
+                change(
+                    field,
+                    new,
+                    f"{sources[field]}, stretched by "
+                    f"{steps}/{recipe.total_steps} steps",
+                )
+
+    if scale_with_batch and batch_size is None:
+        raise ValueError(
+            "scale_with_batch needs a batch size to scale with: give "
+            "--batch_size too, or drop --scale_with_batch."
+        )
+    if batch_size is not None:
+        change("batch_size", batch_size, "--batch_size")
+        if scale_with_batch and batch_size >= 1:
+            ratio = batch_size / recipe.batch_size
+            why = f"--scale_with_batch {batch_size}/{recipe.batch_size}"
+            change("base_lr", recipe.base_lr * ratio, why)
+            stretch_schedule(max(1, round(recipe.total_steps / ratio)), why)
+    if total_steps is not None:
+        stretch_schedule(total_steps, "--total_steps")
+    for field, value in (
+        ("base_lr", base_lr),
+        ("warmup_steps", warmup_steps),
+        ("mixup_alpha", mixup_alpha),
+    ):
+        if value is not None:
+            change(field, value, f"--{field}")
+    if resize is not None and recipe.resize is None:
+        raise ValueError(
+            f"resize={resize} has no place in recipe {recipe.name}, which "
+            "crops without resizing first: drop --resize, or give --crop."
+        )
+    if resize is not None:
+        change("resize", resize, "--resize")
+    if crop is not None:
+        change("crop", crop, "--crop")
+    if recipe.resize is not None and (resize is None) != (crop is None):
+        if crop is None:
+            scaled = round(resize * recipe.crop / recipe.resize)
+            change("crop", scaled, "the rule's ratio to --resize")
+        else:
+            scaled = round(crop * recipe.resize / recipe.crop)
+            change("resize", scaled, "the rule's ratio to --crop")
+    return dataclasses.replace(recipe, **changes, sources=sources)
+
+
+def table(recipe: Recipe) -> str:
+    """Returns the resolved recipe as text, one "field value source" a line."""
+    shown = (
+        "total_steps batch_size base_lr warmup_steps decay_steps "
+        "decay_factor momentum weight_decay mixup_alpha resize crop"
+    ).split()
+    rows = []
+    for field in shown:
+        value = getattr(recipe, field)
+        if value is None:
+            continue
+        if isinstance(value, tuple):
+            value = ", ".join(map(str, value))
+        elif isinstance(value, float):
+            value = f"{value:.6g}"
+        rows.append((field, str(value), recipe.sources.get(field, "")))
+    wide = max(len(value) for _, value, _ in rows)
+    lines = [f"recipe {recipe.name}"]
+    lines += [f"  {f:<13} {v:<{wide}}  {s}".rstrip() for f, v, s in rows]
+    lines.append(f"  train         {recipe.train_preprocessing}")
+    lines.append(f"  evaluation    {recipe.eval_preprocessing}")
+    return "\n".join(lines)

@@ -1,0 +1,599 @@
+"""The whole network: ResNet-v2 with weight standardisation and GroupNorm.
+
+One file from the 7x7 root convolution to the logits (BiT paper, section 3.2;
+sizes as in the authors' released models). Every variable's path is the key
+under which the published checkpoints store it, e.g.
+"resnet/block1/unit01/a/standardized_conv2d/kernel".
+"""
+
+import re
+import zlib
+
+import keras
+from keras import ops
+
+# Depth -> bottleneck units in each of the four blocks.
+UNITS = {
+    26: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+BASE_CHANNELS = 64
+BOTTLENECK_EXPANSION = 4
+GROUPS = 32
+GROUP_NORM_EPSILON = 1e-5
+# Added to the variance. It is zero in float16, hence the float32 below.
+STANDARDIZATION_EPSILON = 1e-10
+SCOPE = "resnet"
+ENDPOINTS = (
+    "root_block",
+    "block1",
+    "block2",
+    "block3",
+    "block4",
+    "pre_logits",
+    "logits",
+)
+
+
+def _float32_or_wider(x):
+    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
+def standardize(kernel):
+    """Gives every output channel of a kernel mean 0 and variance 1.
+
+    Args:
+        kernel: (height, width, in, out), floating point.
+
+    Returns:
+        The same shape, float32 or wider: (k - mean) / sqrt(var + 1e-10) with
+        the biased variance over height, width and in (Qiao et al.,
+        arXiv 1903.10520; epsilon as in the released models).
+    """
+    kernel = _float32_or_wider(kernel)
+    centred = kernel - ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
+    variance = ops.mean(ops.square(centred), axis=(0, 1, 2), keepdims=True)
+    return centred * ops.rsqrt(variance + STANDARDIZATION_EPSILON)
+
+
+@keras.saving.register_keras_serializable(package="bit_tf")
+class StdConv2D(keras.layers.Layer):
+    """Bias-free convolution with a standardised kernel and fixed padding.
+
+    The input is zero-padded by (kernel_size - 1) // 2 on every side whatever
+    the stride, as in the released models; "SAME" pads strided convolutions
+    asymmetrically and would be another network.
+
+    Args:
+        filters: output channels.
+        kernel_size: odd side of the square kernel.
+        strides: step in both directions.
+        kernel_initializer: of the raw, not yet standardised kernel. The paper
+            does not say; glorot_uniform is what the official TF2 code got
+            from Keras.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        *,
+        strides: int = 1,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size={kernel_size}: allowed are odd sizes, which can "
+                "be padded alike on every side."
+            )
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(
+                self.kernel_size,
+                self.kernel_size,
+                input_shape[-1],
+                self.filters,
+            ),
+            initializer=self.kernel_initializer,
+            # Standardised in full precision first, cast afterwards.
+            autocast=False,
+        )
+
+    def call(self, inputs):
+        kernel = ops.cast(standardize(self.kernel), self.compute_dtype)
+        # At stride 1 "same" is this very padding, and the faster kernels.
+        if self.strides == 1:
+            return ops.conv(inputs, kernel, padding="same")
+        pad = (self.kernel_size - 1) // 2
+        if pad:
+            inputs = ops.pad(inputs, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        return ops.conv(inputs, kernel, strides=self.strides, padding="valid")
+
+    def compute_output_shape(self, input_shape):
+        def strided(size):
+            return None if size is None else -(-size // self.strides)
+
+        batch, height, width, _ = input_shape
+        return (batch, strided(height), strided(width), self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+        }
+
+
+@keras.saving.register_keras_serializable(package="bit_tf")
+class GroupNorm(keras.layers.Layer):
+    """Group normalisation over (height, width, channels of a group).
+
+    Statistics are taken in float32 or wider under any dtype policy, in two
+    passes: the one-pass E[x^2] - E[x]^2 loses all digits when the mean is
+    large beside the deviation. Channels are reduced first and grouped after,
+    which touches the large tensor fewer times (Wu & He, arXiv 1803.08494).
+
+    Args:
+        groups: number of contiguous channel blocks; divides the channels.
+        epsilon: added to the variance. Keras' own default, 1e-3, is not the
+            released models' 1e-5.
+    """
+
+    def __init__(
+        self,
+        *,
+        groups: int = GROUPS,
+        epsilon: float = GROUP_NORM_EPSILON,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.groups = groups
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if channels % self.groups:
+            raise ValueError(
+                f"{channels} channels cannot be put into {self.groups} equal "
+                "groups: allowed are multiples of the group count."
+            )
+        # Scale and shift are applied in full precision too.
+        self.gamma = self.add_weight(
+            name="gamma", shape=(channels,), initializer="ones", autocast=False
+        )
+        self.beta = self.add_weight(
+            name="beta", shape=(channels,), initializer="zeros", autocast=False
+        )
+
+    def _mean_of_groups(self, x):
+        """(B, H, W, C) -> (B, 1, 1, C), every channel with its group mean."""
+        channels = x.shape[-1]
+        per_group = channels // self.groups
+        mean = ops.mean(x, axis=(1, 2))  # (B, C)
+        mean = ops.reshape(mean, (-1, self.groups, per_group))
+        mean = ops.mean(mean, axis=2, keepdims=True)  # (B, groups, 1)
+        mean = ops.repeat(mean, per_group, axis=2)
+        return ops.reshape(mean, (-1, 1, 1, channels))
+
+    def call(self, inputs):
+        x = _float32_or_wider(inputs)
+        x = x - self._mean_of_groups(x)
+        variance = self._mean_of_groups(ops.square(x))
+        scale = ops.rsqrt(variance + self.epsilon) * self.gamma
+        return ops.cast(x * scale + self.beta, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "groups": self.groups,
+            "epsilon": self.epsilon,
+        }
+
+
+def _seeded_conv(filters, kernel_size, *, seed, role, **kwargs):
+    """A StdConv2D whose initial kernel depends on (seed, role) alone."""
+    return StdConv2D(
+        filters,
+        kernel_size,
+        kernel_initializer=keras.initializers.GlorotUniform(
+            seed=zlib.crc32(f"{seed}/{role}".encode())
+        ),
+        name="standardized_conv2d",
+        **kwargs,
+    )
+
+
+@keras.saving.register_keras_serializable(package="bit_tf")
+class RootBlock(keras.layers.Layer):
+    """7x7 convolution and 3x3 max-pool, each of stride 2; no norm, no ReLU.
+
+    (B, H, W, 3) -> (B, H/4, W/4, filters), sizes rounded up.
+    """
+
+    def __init__(self, filters: int, *, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.seed = seed
+        self.conv = _seeded_conv(
+            filters,
+            7,
+            strides=2,
+            seed=seed,
+            role="root",
+            dtype=self.dtype_policy,
+        )
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+
+    def call(self, inputs):
+        x = self.conv(inputs)
+        # Zeros, not -inf: the root has no ReLU, so a border of zeros can win
+        # over negative values, and the released weights were trained so.
+        x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        return ops.max_pool(x, pool_size=3, strides=2, padding="valid")
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+
+        def quarter(size):
+            return None if size is None else -(-size // 4)
+
+        return (batch, quarter(height), quarter(width), self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "seed": self.seed,
+        }
+
+
+@keras.saving.register_keras_serializable(package="bit_tf")
+class BottleneckUnit(keras.layers.Layer):
+    """Pre-activation bottleneck: 1x1, 3x3 (with the stride), 1x1.
+
+    (B, H, W, C) -> (B, H/strides, W/strides, 4 * filters). Where the shape
+    changes, the shortcut is a 1x1 convolution of the pre-activated input;
+    elsewhere it is the raw input. Nothing follows the addition.
+
+    Args:
+        filters: channels inside the bottleneck.
+        strides: of the 3x3 convolution and of the shortcut.
+        seed: of the initial kernels.
+    """
+
+    def __init__(
+        self, filters: int, *, strides: int = 1, seed: int = 0, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.strides = strides
+        self.seed = seed
+        dtype = self.dtype_policy
+        self.norm_a = GroupNorm(name="group_norm", dtype=dtype)
+        self.conv_a = _seeded_conv(
+            filters, 1, seed=seed, role="a", dtype=dtype
+        )
+        self.norm_b = GroupNorm(name="group_norm", dtype=dtype)
+        self.conv_b = _seeded_conv(
+            filters, 3, strides=strides, seed=seed, role="b", dtype=dtype
+        )
+        self.norm_c = GroupNorm(name="group_norm", dtype=dtype)
+        self.conv_c = _seeded_conv(
+            self.filters_out, 1, seed=seed, role="c", dtype=dtype
+        )
+        self.proj = None
+
+    @property
+    def filters_out(self) -> int:
+        return BOTTLENECK_EXPANSION * self.filters
+
+    def build(self, input_shape):
+        batch, height, width, channels = input_shape
+        if self.strides > 1 or channels != self.filters_out:
+            self.proj = _seeded_conv(
+                self.filters_out,
+                1,
+                strides=self.strides,
+                seed=self.seed,
+                role="proj",
+                dtype=self.dtype_policy,
+            )
+        inner = (batch, height, width, self.filters)
+        with keras.name_scope("a"):
+            self.norm_a.build(input_shape)
+            self.conv_a.build(input_shape)
+            if self.proj is not None:
+                with keras.name_scope("proj"):
+                    self.proj.build(input_shape)
+        with keras.name_scope("b"):
+            self.norm_b.build(inner)
+            self.conv_b.build(inner)
+        with keras.name_scope("c"):
+            self.norm_c.build(inner)
+            self.conv_c.build(inner)
+
+    def call(self, inputs):
+        preact = ops.relu(self.norm_a(inputs))
+        shortcut = inputs if self.proj is None else self.proj(preact)
+        x = self.conv_a(preact)
+        x = self.conv_b(ops.relu(self.norm_b(x)))
+        x = self.conv_c(ops.relu(self.norm_c(x)))
+        return x + shortcut
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = self.conv_b.compute_output_shape(input_shape)
+        return (batch, height, width, self.filters_out)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "strides": self.strides,
+            "seed": self.seed,
+        }
+
+
+@keras.saving.register_keras_serializable(package="bit_tf")
+class Block(keras.layers.Layer):
+    """A chain of bottleneck units; only the first has the stride.
+
+    Args:
+        filters: channels inside the bottlenecks.
+        num_units: length of the chain.
+        strides: of the first unit.
+        seed: of the initial kernels.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        *,
+        num_units: int,
+        strides: int = 1,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.num_units = num_units
+        self.strides = strides
+        self.seed = seed
+        self.units = [
+            BottleneckUnit(
+                filters,
+                strides=strides if number == 1 else 1,
+                seed=zlib.crc32(f"{seed}/unit{number:02d}".encode()),
+                name=f"unit{number:02d}",
+                dtype=self.dtype_policy,
+            )
+            for number in range(1, num_units + 1)
+        ]
+
+    def build(self, input_shape):
+        for unit in self.units:
+            unit.build(input_shape)
+            input_shape = unit.compute_output_shape(input_shape)
+
+    def call(self, inputs):
+        for unit in self.units:
+            inputs = unit(inputs)
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        for unit in self.units:
+            input_shape = unit.compute_output_shape(input_shape)
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "num_units": self.num_units,
+            "strides": self.strides,
+            "seed": self.seed,
+        }
+
+
+@keras.saving.register_keras_serializable(package="bit_tf")
+class Head(keras.layers.Layer):
+    """Linear classifier, (B, features) -> (B, classes), zeros at the start.
+
+    Stored as the 1x1 convolution that the published files hold. Its dtype is
+    the policy's variable dtype: logits are never half precision.
+    """
+
+    def __init__(self, num_classes: int, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.conv = keras.layers.Conv2D(
+            num_classes,
+            1,
+            kernel_initializer="zeros",
+            name="conv2d",
+            dtype=self.dtype_policy,
+        )
+
+    def build(self, input_shape):
+        self.conv.build((input_shape[0], 1, 1, input_shape[-1]))
+
+    def call(self, inputs):
+        x = self.conv(inputs[:, None, None, :])  # (B, 1, 1, classes)
+        return x[:, 0, 0, :]
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_classes)
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+
+@keras.saving.register_keras_serializable(package="bit_tf")
+class ResNetV2(keras.Model):
+    """A BiT network as a functional Keras model.
+
+    Input: (B, H, W, 3) RGB in [-1, 1], any H and W. Output: (B, classes)
+    logits, or (B, 2048 * width) pooled features without a head.
+
+    Args:
+        depth: 26, 50, 101 or 152.
+        width: channel multiplier; 64 * width divides into 32 groups.
+        num_classes: outputs of the head; None for no head.
+        seed: of the initial kernels; equal seeds, equal weights.
+        dtype: dtype policy or its name; None for Keras' current one.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int,
+        width: float,
+        num_classes: int | None,
+        seed: int = 0,
+        dtype=None,
+        name: str | None = None,
+    ):
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        channels = int(BASE_CHANNELS * width)
+        with keras.name_scope(SCOPE):
+            inputs = keras.Input(
+                (None, None, 3), name="images", dtype=policy.variable_dtype
+            )
+            x = RootBlock(
+                channels, seed=seed, name="root_block", dtype=policy
+            )(inputs)  # (B, H/4, W/4, 64w)
+            for index, num_units in enumerate(UNITS[depth]):
+                block_name = f"block{index + 1}"
+                # (B, H/4, ...), then H/8, H/16, H/32 with 256w, 512w, ...
+                x = Block(
+                    channels * 2**index,
+                    num_units=num_units,
+                    strides=1 if index == 0 else 2,
+                    seed=zlib.crc32(f"{seed}/{block_name}".encode()),
+                    name=block_name,
+                    dtype=policy,
+                )(x)
+            x = GroupNorm(name="group_norm", dtype=policy)(x)
+            x = keras.layers.ReLU(name="relu", dtype=policy)(x)
+            # Averaged in the variable dtype: a float16 sum could overflow.
+            x = keras.layers.GlobalAveragePooling2D(
+                name="pre_logits", dtype=policy.variable_dtype
+            )(x)  # (B, 2048w)
+            if num_classes is not None:
+                x = Head(
+                    num_classes, name="head", dtype=policy.variable_dtype
+                )(x)  # (B, classes)
+        super().__init__(inputs, x, name=name)
+        self.depth = depth
+        self.width = width
+        self.num_classes = num_classes
+        self.seed = seed
+        self._policy_config = keras.dtype_policies.serialize(policy)
+
+    @property
+    def endpoints(self) -> dict:
+        """Symbolic outputs by name, for `keras.Model(m.inputs, outputs)`.
+
+        "root_block" and "block1" to "block4" are maps, (B, H/s, W/s, C) with
+        strides 4, 4, 8, 16, 32; "pre_logits" is (B, 2048 * width); "logits",
+        where there is a head, (B, classes).
+        """
+        outputs = {
+            name: self.get_layer(name).output for name in ENDPOINTS[:-1]
+        }
+        if self.num_classes is not None:
+            outputs["logits"] = self.get_layer("head").output
+        return outputs
+
+    def get_config(self):
+        return {
+            "depth": self.depth,
+            "width": self.width,
+            "num_classes": self.num_classes,
+            "seed": self.seed,
+            "dtype": self._policy_config,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        return cls(**config)
+
+
+def parse_name(name: str) -> tuple[int, float]:
+    """Reads "R50x1" (or "BiT-M-R50x1") as (depth, width).
+
+    Raises:
+        ValueError: not such a name, an unknown depth, or a width that 32
+            groups do not divide.
+    """
+    match = re.fullmatch(
+        r"(?:BiT-[SML]-)?R(\d{1,4})x(\d{1,3}(?:\.\d{1,4})?)", name
+    )
+    depth, width = (int(match[1]), float(match[2])) if match else (0, 0.0)
+    if depth not in UNITS:
+        raise ValueError(
+            f"unknown model {name!r}: allowed is R{{depth}}x{{width}} with "
+            f"depth {', '.join(map(str, UNITS))}, such as R26x0.5 or R50x1."
+        )
+    if width <= 0 or (BASE_CHANNELS * width) % GROUPS:
+        raise ValueError(
+            f"model {name!r}: width {width:g} gives "
+            f"{BASE_CHANNELS * width:g} channels, which {GROUPS} groups do "
+            "not divide: allowed are multiples of 0.5."
+        )
+    return depth, width
+
+
+def build(
+    name: str,
+    num_classes: int | None = None,
+    *,
+    seed: int = 0,
+    dtype=None,
+) -> ResNetV2:
+    """Builds a network with fresh weights.
+
+    Args:
+        name: "R{26|50|101|152}x{width}", e.g. "R50x1", "R26x0.5".
+        num_classes: size of the zero-initialised head; None for no head.
+        seed: of the initial kernels.
+        dtype: dtype policy; None for Keras' current one.
+
+    Raises:
+        ValueError: unknown name, or fewer than one class.
+    """
+    depth, width = parse_name(name)
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(
+            f"num_classes={num_classes}: allowed is a whole number >= 1, or "
+            "None for a network without a head."
+        )
+    return ResNetV2(
+        depth=depth,
+        width=width,
+        num_classes=num_classes,
+        seed=seed,
+        dtype=dtype,
+        name=name,
+    )

@@ -1,0 +1,219 @@
+"""Task -> training and evaluation Examples, wherever the images lie."""
+
+import importlib.resources
+import io
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from bit_tf import examples as examples_lib
+from bit_tf import folder
+from bit_tf import tasks
+
+# Encoded TFDS images are held in memory, to be read in any order.
+MAX_BYTES_IN_MEMORY = 8 * 2**30
+
+
+def load(
+    task: tasks.Task,
+    *,
+    data_dir: str | None = None,
+    split_seed: int = 0,
+    log: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[examples_lib.Examples, examples_lib.Examples]:
+    """Finds the images of a task.
+
+    Args:
+        task: what to load.
+        data_dir: where TFDS keeps its sets; its own default if None.
+        split_seed: for folders without an evaluation part.
+        log: called with remarks, one line each.
+        progress: called with (files checked, files in all) for folders.
+
+    Raises:
+        ValueError: the data is not there or not usable; the text says what
+            to do.
+    """
+    if task.kind == "folder":
+        train, evaluation, remarks = folder.load(
+            task.location,
+            train_split=task.train_split,
+            eval_split=task.eval_split,
+            split_seed=split_seed,
+            progress=progress,
+        )
+        for remark in remarks:
+            log(remark)
+        return train, evaluation
+    if task.kind == "builtin":
+        return _builtin(task.location)
+    return _tfds(task, data_dir, log)
+
+
+def _builtin(name: str) -> tuple[examples_lib.Examples, examples_lib.Examples]:
+    """Reads a shipped set, a zip of {train,test}/CLASS/*.jpg."""
+    packed = importlib.resources.files("bit_tf") / "assets" / f"{name}.zip"
+    splits: dict[str, list[tuple[str, bytes]]] = {"train": [], "test": []}
+    with zipfile.ZipFile(io.BytesIO(packed.read_bytes())) as archive:
+        for path in sorted(archive.namelist()):
+            split, _, rest = path.partition("/")
+            if rest and split in splits:
+                splits[split].append((rest, archive.read(path)))
+    class_names = sorted({path.split("/")[0] for path, _ in splits["train"]})
+    train, evaluation = (
+        _in_memory(
+            names=[path for path, _ in rows],
+            contents=[content for _, content in rows],
+            labels=[class_names.index(path.split("/")[0]) for path, _ in rows],
+            class_names=class_names,
+        )
+        for rows in splits.values()
+    )
+    return train, evaluation
+
+
+def _in_memory(*, names, contents, labels, class_names):
+    return examples_lib.Examples(
+        names=names,
+        contents=contents,
+        labels=np.array(labels, np.int32),
+        sizes=np.array([_encoded_size(content) for content in contents]),
+        class_names=tuple(class_names),
+    )
+
+
+def _encoded_size(content: bytes) -> tuple[int, int]:
+    """Returns (height, width) from the header of an encoded image."""
+    with Image.open(io.BytesIO(content)) as image:
+        return image.height, image.width
+
+
+def import_tfds():
+    """Imports TensorFlow Datasets, which may fail without raising.
+
+    Raises:
+        ValueError: it is missing or came up empty, with the cure.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"TensorFlow Datasets cannot be imported ({error}): pip install "
+            "-r requirements.txt"
+        ) from error
+    if not hasattr(tfds, "load"):
+        raise ValueError(
+            "TensorFlow Datasets came up empty, as it does when protobuf is "
+            "older than its metadata package: pip install 'protobuf>=6.31.1'"
+        )
+    return tfds
+
+
+def _tfds(
+    task: tasks.Task, data_dir: str | None, log: Callable[[str], None]
+) -> tuple[examples_lib.Examples, examples_lib.Examples]:
+    tfds = import_tfds()
+    try:
+        builder = tfds.builder(task.location, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise ValueError(
+            f"unknown TensorFlow Datasets name {task.location!r}: see "
+            "tensorflow.org/datasets/catalog, or give folder:PATH for images "
+            "of your own."
+        ) from error
+    except (AssertionError, ValueError) as error:
+        raise ValueError(
+            f"dataset {task.location!r}: {_first_line(error)}"
+        ) from error
+    if not (builder.info.splits or builder.is_prepared()):
+        log(
+            f"{task.location} is not in {builder.data_dir}: downloading and "
+            "preparing it there, once"
+        )
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        # Whatever a data set's own script raises: no network, no disk, a
+        # manual download that is missing.
+        raise ValueError(
+            f"dataset {task.location!r} could not be prepared in "
+            f"{builder.data_dir}: {_first_line(error)}"
+        ) from error
+    keys = builder.info.supervised_keys
+    if not keys or len(keys) != 2:
+        raise ValueError(
+            f"dataset {task.location!r} has no (image, label) pair: only "
+            "classification sets can be trained on."
+        )
+    image_key, label_key = keys
+    names = getattr(builder.info.features[label_key], "names", None)
+    if names is None or not hasattr(
+        builder.info.features[image_key], "encode_example"
+    ):
+        raise ValueError(
+            f"dataset {task.location!r}: {label_key!r} is not a class label; "
+            "only classification sets can be trained on."
+        )
+    eval_split = task.eval_split or _usual_eval_split(builder, task)
+    return tuple(
+        _read_split(tfds, builder, split, image_key, label_key, names)
+        for split in (task.train_split, eval_split)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return " ".join(text.splitlines()[0].split())[:300]
+
+
+def _usual_eval_split(builder, task: tasks.Task) -> str:
+    # Under some mocks and old builds the splits are not known beforehand.
+    known = set(builder.info.splits)
+    for split in ("test", "validation"):
+        if split in known or not known:
+            return split
+    raise ValueError(
+        f"dataset {task.location!r} has splits {', '.join(sorted(known))} and "
+        "none called test or validation: name one with --eval_split."
+    )
+
+
+def _read_split(
+    tfds, builder, split: str, image_key: str, label_key: str, names
+) -> examples_lib.Examples:
+    try:
+        dataset = builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            decoders={image_key: tfds.decode.SkipDecoding()},
+        )
+    except (ValueError, KeyError, AssertionError) as error:
+        raise ValueError(
+            f"dataset {builder.name!r}, split {split!r}: {_first_line(error)}"
+        ) from error
+    contents, labels, total = [], [], 0
+    for row in dataset.as_numpy_iterator():
+        contents.append(bytes(row[image_key]))
+        labels.append(int(row[label_key]))
+        total += len(contents[-1])
+        if total > MAX_BYTES_IN_MEMORY:
+            raise ValueError(
+                f"dataset {builder.name!r}, split {split!r} has more than "
+                f"{MAX_BYTES_IN_MEMORY >> 30} GiB of encoded images, which "
+                "are held in memory: take a part of it, such as "
+                f"--train_split='{split.split('[')[0]}[:10%]'."
+            )
+    if not contents:
+        raise ValueError(
+            f"dataset {builder.name!r}, split {split!r} is empty: choose "
+            "another with --train_split and --eval_split."
+        )
+    return _in_memory(
+        names=[f"{split}/{index}" for index in range(len(contents))],
+        contents=contents,
+        labels=labels,
+        class_names=names,
+    )
