@@ -40,8 +40,7 @@ def index_at(
     )
     return tf.random.experimental.index_shuffle(
         position % num_examples,
-        # Three words; the third is free.
-        tf.concat([order, [0]], axis=0),
+        order,
         tf.constant(num_examples - 1, tf.int64),
     )
 

@@ -35,7 +35,7 @@ class Progress:
     ):
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty()
-        self._total = total
+        self.total = total
         self._first = done
         self._started = time.monotonic()
         self._written = float("-inf") if self._terminal else self._started
@@ -46,7 +46,7 @@ class Progress:
         if worked <= 0:
             return "?"
         pace = (time.monotonic() - self._started) / worked
-        return duration(pace * (self._total - done))
+        return duration(pace * (self.total - done))
 
     def update(self, done: int, text: str) -> None:
         """Shows `text`, if enough time has passed since the last one."""

@@ -6,22 +6,14 @@ under which the published checkpoints store it, e.g.
 "resnet/block1/unit01/a/standardized_conv2d/kernel".
 """
 
-import re
 import zlib
 
 import keras
 from keras import ops
 
-# Depth -> bottleneck units in each of the four blocks.
-UNITS = {
-    26: (2, 2, 2, 2),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
-BASE_CHANNELS = 64
+from bit_tf import architecture
+
 BOTTLENECK_EXPANSION = 4
-GROUPS = 32
 GROUP_NORM_EPSILON = 1e-5
 # Added to the variance. It is zero in float16, hence the float32 below.
 STANDARDIZATION_EPSILON = 1e-10
@@ -156,7 +148,7 @@ class GroupNorm(keras.layers.Layer):
     def __init__(
         self,
         *,
-        groups: int = GROUPS,
+        groups: int = architecture.GROUPS,
         epsilon: float = GROUP_NORM_EPSILON,
         **kwargs,
     ):
@@ -472,7 +464,7 @@ class ResNetV2(keras.Model):
         name: str | None = None,
     ):
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        channels = int(BASE_CHANNELS * width)
+        channels = int(architecture.BASE_CHANNELS * width)
         with keras.name_scope(SCOPE):
             inputs = keras.Input(
                 (None, None, 3), name="images", dtype=policy.variable_dtype
@@ -480,7 +472,7 @@ class ResNetV2(keras.Model):
             x = RootBlock(
                 channels, seed=seed, name="root_block", dtype=policy
             )(inputs)  # (B, H/4, W/4, 64w)
-            for index, num_units in enumerate(UNITS[depth]):
+            for index, num_units in enumerate(architecture.UNITS[depth]):
                 block_name = f"block{index + 1}"
                 # (B, H/4, ...), then H/8, H/16, H/32 with 256w, 512w, ...
                 x = Block(
@@ -540,31 +532,6 @@ class ResNetV2(keras.Model):
         return cls(**config)
 
 
-def parse_name(name: str) -> tuple[int, float]:
-    """Reads "R50x1" (or "BiT-M-R50x1") as (depth, width).
-
-    Raises:
-        ValueError: not such a name, an unknown depth, or a width that 32
-            groups do not divide.
-    """
-    match = re.fullmatch(
-        r"(?:BiT-[SML]-)?R(\d{1,4})x(\d{1,3}(?:\.\d{1,4})?)", name
-    )
-    depth, width = (int(match[1]), float(match[2])) if match else (0, 0.0)
-    if depth not in UNITS:
-        raise ValueError(
-            f"unknown model {name!r}: allowed is R{{depth}}x{{width}} with "
-            f"depth {', '.join(map(str, UNITS))}, such as R26x0.5 or R50x1."
-        )
-    if width <= 0 or (BASE_CHANNELS * width) % GROUPS:
-        raise ValueError(
-            f"model {name!r}: width {width:g} gives "
-            f"{BASE_CHANNELS * width:g} channels, which {GROUPS} groups do "
-            "not divide: allowed are multiples of 0.5."
-        )
-    return depth, width
-
-
 def build(
     name: str,
     num_classes: int | None = None,
@@ -583,7 +550,7 @@ def build(
     Raises:
         ValueError: unknown name, or fewer than one class.
     """
-    depth, width = parse_name(name)
+    depth, width = architecture.parse_name(name)
     if num_classes is not None and num_classes < 1:
         raise ValueError(
             f"num_classes={num_classes}: allowed is a whole number >= 1, or "

@@ -1,0 +1,38 @@
+# Python of the virtual environment; everything below runs in it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/quickstart
+
+.PHONY: install quickstart test lint parity clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+# Fine-tunes the small network on the shipped images: about three minutes.
+quickstart: install
+	$(BIN)/python -m bit_tf.train --flagfile=experiments/quickstart.flags \
+	    --workdir=$(WORKDIR)
+
+test: install
+	$(BIN)/python -m pytest --ignore=tests/parity
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Against timm and TensorFlow Hub; installs PyTorch. For its CPU build:
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make parity
+parity: $(VENV)/.parity
+	$(BIN)/python -m pytest tests/parity
+
+$(VENV)/.parity: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[parity]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,44 @@
+"""The sizes behind a name such as R50x1 (sections 3.2 and 4, table of models)."""
+
+import re
+
+# Depth -> bottleneck units in each of the four blocks.
+UNITS = {
+    26: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+BASE_CHANNELS = 64
+GROUPS = 32
+
+
+def parse_name(name: str) -> tuple[int, float]:
+    """Reads "R50x1" (or "BiT-M-R50x1") as (depth, width).
+
+    Raises:
+        ValueError: not such a name, an unknown depth, or a width that 32
+            groups do not divide.
+    """
+    match = re.fullmatch(
+        r"(?:BiT-[SML]-)?R(\d{1,4})x(\d{1,3}(?:\.\d{1,4})?)", name
+    )
+    depth, width = (int(match[1]), float(match[2])) if match else (0, 0.0)
+    if depth not in UNITS:
+        raise ValueError(
+            f"unknown model {name!r}: allowed is R{{depth}}x{{width}} with "
+            f"depth {', '.join(map(str, UNITS))}, such as R26x0.5 or R50x1."
+        )
+    channels = BASE_CHANNELS * width
+    if channels == 0 or channels % GROUPS:
+        raise ValueError(
+            f"model {name!r}: width {width:g} gives {channels:g} channels, "
+            f"which {GROUPS} groups do not divide: allowed are multiples of "
+            f"{GROUPS / BASE_CHANNELS:g}."
+        )
+    return depth, width
+
+
+def is_published(name: str) -> bool:
+    """Returns whether a name stands for released weights, "BiT-M-R50x1"."""
+    return name.startswith("BiT-")

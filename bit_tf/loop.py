@@ -1,0 +1,277 @@
+"""The training loop: resume, step, log, evaluate, save."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from bit_tf import checkpoint
+from bit_tf import distribution
+from bit_tf import estimate
+from bit_tf import optimizer as optimizer_lib
+from bit_tf import progress as progress_lib
+from bit_tf import recipe as recipe_lib
+from bit_tf import workdir as workdir_lib
+
+LOG_ROWS = 200
+CHECKPOINT_EVERY_SECONDS = 300.0
+# Between two looks of the host an accelerator makes this many steps; on a
+# CPU the host's share of a step is negligible.
+ACCELERATOR_STEPS_PER_CALL = 10
+
+
+def train_steps(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    batch_size: int,
+    strategy: tf.distribute.Strategy,
+) -> Callable:
+    """Compiles the update: softmax cross-entropy averaged over the batch.
+
+    Args:
+        model: built in the strategy's scope.
+        optimizer: built for the model's trainable variables; it sums the
+            gradients of the replicas.
+        batch_size: examples per update over all replicas.
+        strategy: which devices share each batch.
+
+    Returns:
+        A function of (iterator over distributed batches, number of steps)
+        that returns (sum of losses, number of correct examples) over them.
+    """
+
+    def replica_step(images, labels):
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            labels = tf.cast(labels, logits.dtype)
+            loss = tf.reduce_sum(
+                tf.nn.softmax_cross_entropy_with_logits(labels, logits)
+            )
+            share = loss / tf.cast(batch_size, loss.dtype)
+        weights = model.trainable_variables
+        gradients = tape.gradient(share, [w.value for w in weights])
+        optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        correct = tf.argmax(logits, axis=-1) == tf.argmax(labels, axis=-1)
+        return tf.cast(loss, tf.float64), tf.reduce_sum(
+            tf.cast(correct, tf.int64)
+        )
+
+    @tf.function
+    def steps(iterator, count):
+        loss = tf.zeros((), tf.float64)
+        correct = tf.zeros((), tf.int64)
+        for _ in tf.range(count):
+            outputs = strategy.run(replica_step, args=next(iterator))
+            loss += strategy.reduce("SUM", outputs[0], axis=None)
+            correct += strategy.reduce("SUM", outputs[1], axis=None)
+        return loss, correct
+
+    return steps
+
+
+@dataclasses.dataclass
+class _Window:
+    """What happened since the last row of the log."""
+
+    steps: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    started: float = dataclasses.field(default_factory=time.monotonic)
+
+    def row(self, *, step: int, batch_size: int, rate: float) -> dict:
+        images = self.steps * batch_size
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        return {
+            "step": step,
+            "train_loss": self.loss / images,
+            "train_accuracy": self.correct / images,
+            "lr": rate,
+            "images_per_second": round(images / seconds, 2),
+        }
+
+
+def run(
+    *,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    recipe: recipe_lib.Recipe,
+    batches: Callable[[int], tf.data.Dataset],
+    evaluate: Callable[[int], dict],
+    strategy: tf.distribute.Strategy,
+    workdir: workdir_lib.Workdir,
+    first_step: int = 0,
+    eval_every: int | None = None,
+    checkpoint_every: int | None = None,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Trains from `first_step` to the end of the recipe.
+
+    Args:
+        model: built in the strategy's scope, weights as of `first_step`.
+        optimizer: built; velocities and iterations as of `first_step`.
+        recipe: the schedule.
+        batches: first step -> global batches from there on.
+        evaluate: step -> metrics of the model as it is, as JSON types.
+        strategy: which devices share each batch.
+        workdir: where rows, events and states go.
+        first_step: updates made before.
+        eval_every: steps between evaluations; None for only at the end.
+        checkpoint_every: steps between states; None for every five minutes.
+        log: called with lines for the user.
+
+    Raises:
+        ValueError: the loss is not finite; nothing of that step is saved.
+        OSError: a file could not be written; older states are whole.
+    """
+    total = recipe.total_steps
+    steps = train_steps(
+        model, optimizer, batch_size=recipe.batch_size, strategy=strategy
+    )
+    schedule = optimizer_lib.schedule(recipe)
+    log_every = max(1, total // LOG_ROWS)
+    per_call = 1
+    if distribution.has_accelerator(strategy):
+        per_call = ACCELERATOR_STEPS_PER_CALL
+    workdir.truncate_metrics(first_step)
+    events = Events(workdir)
+    iterator = iter(distribution.distribute(strategy, batches(first_step)))
+    step, saved, saved_at = first_step, first_step, time.monotonic()
+    progress = progress_lib.Progress(total, done=first_step)
+    pace = _Pace(recipe, log=lambda text: (progress.clear(), log(text)))
+    window = _Window()
+
+    while step < total:
+        stops = [step + per_call, total]
+        for every in (log_every, eval_every, checkpoint_every):
+            if every:
+                stops.append((step // every + 1) * every)
+        count = min(stops) - step
+        loss, correct = steps(iterator, tf.constant(count, tf.int64))
+        step += count
+        window.steps += count
+        window.loss += float(loss)
+        window.correct += int(correct)
+        if not math.isfinite(window.loss):
+            progress.clear()
+            raise ValueError(
+                f"the loss is not finite at step {step}: lower --base_lr "
+                f"(now {recipe.base_lr:g}); the newest state is of step "
+                f"{saved}."
+            )
+        pace.step(count, remaining=total - step)
+        rate = float(schedule(step - 1))
+        row = window.row(step=step, batch_size=recipe.batch_size, rate=rate)
+        progress.update(step, _status(row, total))
+        if step % log_every == 0 or step == total:
+            workdir.append_metrics(row)
+            events.write(row)
+            window = _Window()
+        if step == total or (eval_every and step % eval_every == 0):
+            started = time.monotonic()
+            row = {"step": step, **evaluate(step)}
+            workdir.append_metrics(row)
+            events.write(row)
+            progress.clear()
+            log(_evaluation_line(row, time.monotonic() - started))
+            window.started += time.monotonic() - started
+        due = (
+            step % checkpoint_every == 0
+            if checkpoint_every
+            else time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS
+        )
+        if due or step == total:
+            checkpoint.save(
+                workdir.checkpoints,
+                step=step,
+                model=model,
+                optimizer=optimizer,
+            )
+            saved, saved_at = step, time.monotonic()
+    progress.clear()
+
+
+def _status(row: dict, total: int) -> str:
+    return (
+        f"step {row['step']}/{total}  loss {row['train_loss']:.4f}  "
+        f"accuracy {100 * row['train_accuracy']:.1f} %  lr {row['lr']:.2e}  "
+        f"{row['images_per_second']:.1f} images/s"
+    )
+
+
+def _evaluation_line(row: dict, seconds: float) -> str:
+    return (
+        f"step {row['step']}: top-1 {100 * row['top1']:.2f} % "
+        f"({100 * row['top1_low']:.1f} to {100 * row['top1_high']:.1f}), "
+        f"loss {row['loss']:.4f}, {row['examples']} images in "
+        f"{progress_lib.duration(seconds)}"
+    )
+
+
+class _Pace:
+    """Says once, after the first steps, how long the whole will take."""
+
+    def __init__(
+        self, recipe: recipe_lib.Recipe, *, log: Callable[[str], None]
+    ):
+        self._recipe = recipe
+        self._log = log
+        self._told = False
+        self._started: float | None = None
+        self._steps = 0
+
+    def step(self, count: int, *, remaining: int) -> None:
+        if self._told:
+            return
+        if self._started is None:
+            # The first call compiles; timing begins after it.
+            self._started = time.monotonic()
+            return
+        self._steps += count
+        seconds = time.monotonic() - self._started
+        if self._steps < 3 or (seconds < 2 and self._steps < 20):
+            return
+        self._told = True
+        each = seconds / self._steps
+        self._log(
+            f"estimate: {remaining} more steps of {each:.2g} s, about "
+            f"{progress_lib.duration(remaining * each)} (evaluation not "
+            "counted)"
+        )
+        for flags, whole in estimate.shortcuts(self._recipe, each):
+            self._log(
+                f"  {flags} would cut the run to about "
+                f"{progress_lib.duration(whole)}"
+            )
+
+
+class Events:
+    """Numbers of a row as TensorBoard scalars.
+
+    Written with the bare summary op: tf.summary.scalar wants the tensorboard
+    package, which only the viewer needs.
+    """
+
+    def __init__(self, workdir: workdir_lib.Workdir):
+        self._writer = tf.summary.create_file_writer(str(workdir.tensorboard))
+        self._metadata = tf.compat.v1.SummaryMetadata(
+            plugin_data=tf.compat.v1.SummaryMetadata.PluginData(
+                plugin_name="scalars"
+            )
+        )
+
+    def write(self, row: dict) -> None:
+        with self._writer.as_default():
+            for name, value in row.items():
+                if name == "step":
+                    continue
+                tf.summary.write(
+                    name,
+                    tf.constant(value, tf.float32),
+                    step=row["step"],
+                    metadata=self._metadata,
+                )
+        self._writer.flush()

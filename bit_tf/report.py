@@ -1,0 +1,260 @@
+"""A run's workdir and evaluation -> report.html, one file that needs no net."""
+
+import base64
+import importlib.resources
+import io
+
+import jinja2
+import numpy as np
+from matplotlib import figure
+from PIL import Image
+from PIL import ImageOps
+
+import bit_tf
+from bit_tf import evaluation as evaluation_lib
+from bit_tf import examples as examples_lib
+from bit_tf import recipe as recipe_lib
+from bit_tf import workdir as workdir_lib
+
+MATRIX_CLASSES = 30
+PAIRS = 20
+SHOWN_IMAGES = 16
+THUMBNAIL_PIXELS = 112
+# Colour-blind safe (Okabe & Ito).
+BLUE, ORANGE = "#0072B2", "#D55E00"
+
+
+def write(
+    workdir: workdir_lib.Workdir,
+    *,
+    recipe: recipe_lib.Recipe,
+    model: str,
+    train: examples_lib.Examples,
+    evaluation: examples_lib.Examples,
+    final: evaluation_lib.Evaluation,
+    command: str,
+) -> None:
+    """Writes the report of a run.
+
+    Args:
+        workdir: where the metrics are and the report goes.
+        recipe: what was run, with the source of each number.
+        model: the network in words.
+        train: what was trained on.
+        evaluation: what was evaluated on, in the order of `final`.
+        final: the last evaluation.
+        command: what repeats the run.
+    """
+    rows = workdir_lib.read_metrics(workdir.path)
+    baseline = majority_baseline(train, evaluation)
+    wrong, random = _choose(final)
+    page = _template().render(
+        verdict=verdict(final.summary(), baseline),
+        summary=final.summary(),
+        facts=_facts(recipe, model, train, evaluation),
+        recipe=_recipe_rows(recipe),
+        curves=_curves(rows, baseline),
+        matrix=(
+            _matrix(final)
+            if len(final.class_names) <= MATRIX_CLASSES
+            else None
+        ),
+        pairs=final.confused_pairs(PAIRS),
+        per_class=final.per_class(),
+        wrong=[_shown(i, evaluation, final) for i in wrong],
+        random=[_shown(i, evaluation, final) for i in random],
+        command=command,
+        version=bit_tf.__version__,
+    )
+    workdir_lib.write_text(workdir.report, page)
+
+
+def majority_baseline(
+    train: examples_lib.Examples, evaluation: examples_lib.Examples
+) -> float:
+    """Returns the accuracy of always naming training's largest class."""
+    largest = int(np.argmax(train.class_counts()))
+    return int(evaluation.class_counts()[largest]) / len(evaluation)
+
+
+def verdict(summary: dict, baseline: float) -> str:
+    """Returns one sentence: how good, how sure, against what."""
+    if summary["top1_low"] > baseline:
+        judged = "better than"
+    elif summary["top1_high"] < baseline:
+        judged = "worse than"
+    else:
+        judged = "not distinguishable from"
+    return (
+        f"{_percent(summary['top1'])} of {summary['examples']:,} images right "
+        f"(95 % interval {_percent(summary['top1_low'])} to "
+        f"{_percent(summary['top1_high'])}): {judged} always naming the "
+        f"largest class, which gets {_percent(baseline)}."
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _template() -> jinja2.Template:
+    source = importlib.resources.files("bit_tf") / "assets" / "report.html.j2"
+    environment = jinja2.Environment(
+        # Class and file names are somebody else's text.
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    return environment.from_string(source.read_text())
+
+
+def _facts(recipe, model, train, evaluation) -> list[tuple[str, str]]:
+    height, width = train.typical_size()
+    counts = train.class_counts()
+    return [
+        ("Network", model),
+        (
+            "Training images",
+            f"{len(train):,} in {len(train.class_names)} classes, "
+            f"{counts.min():,} to {counts.max():,} per class",
+        ),
+        ("Evaluated images", f"{len(evaluation):,}, each once"),
+        ("Median image size", f"{height} x {width} pixels"),
+        (
+            "Passes over the training images",
+            f"{recipe.total_steps * recipe.batch_size / len(train):.1f}",
+        ),
+    ]
+
+
+def _recipe_rows(recipe: recipe_lib.Recipe) -> list[tuple[str, str, str]]:
+    rows = []
+    for field, source in recipe.sources.items():
+        value = getattr(recipe, field)
+        if isinstance(value, tuple):
+            value = ", ".join(map(str, value))
+        rows.append((field, value, source))
+    rows.append(("training images", recipe.train_preprocessing, ""))
+    rows.append(("evaluated images", recipe.eval_preprocessing, ""))
+    return rows
+
+
+def _png(plot: figure.Figure) -> str:
+    buffer = io.BytesIO()
+    plot.savefig(buffer, format="png", dpi=144, bbox_inches="tight")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _curves(rows: list[dict], baseline: float) -> str:
+    """Returns loss, accuracy and learning rate against steps, as PNG."""
+    training = [row for row in rows if "train_loss" in row]
+    evaluated = [row for row in rows if "top1" in row]
+    plot = figure.Figure(figsize=(9, 3.2), layout="constrained")
+    loss, accuracy, rate = plot.subplots(1, 3)
+
+    def column(source, name):
+        return [row[name] for row in source]
+
+    steps, points = column(training, "step"), column(evaluated, "step")
+    loss.plot(steps, column(training, "train_loss"), BLUE, lw=1)
+    loss.plot(points, column(evaluated, "loss"), ORANGE, marker="o", ms=3)
+    loss.set_title("Loss")
+    accuracy.plot(
+        steps,
+        column(training, "train_accuracy"),
+        BLUE,
+        lw=1,
+        label="training",
+    )
+    accuracy.plot(
+        points,
+        column(evaluated, "top1"),
+        ORANGE,
+        marker="o",
+        ms=3,
+        label="evaluation",
+    )
+    accuracy.axhline(
+        baseline, color="0.5", ls=":", lw=1, label="largest class"
+    )
+    accuracy.set_ylim(0, 1.02)
+    accuracy.set_title("Top-1 accuracy")
+    accuracy.legend(frameon=False, fontsize=8)
+    rate.plot(steps, column(training, "lr"), BLUE, lw=1)
+    rate.set_title("Learning rate")
+    for axes in (loss, accuracy, rate):
+        axes.set_xlabel("step")
+        axes.spines[["top", "right"]].set_visible(False)
+    return _png(plot)
+
+
+def _matrix(final: evaluation_lib.Evaluation) -> str:
+    """Returns the confusion matrix, rows normalised, as PNG."""
+    counts = final.confusion()
+    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    classes = len(counts)
+    side = 2.5 + 0.34 * classes
+    plot = figure.Figure(figsize=(side, side), layout="constrained")
+    axes = plot.subplots()
+    axes.imshow(counts / totals, cmap="Blues", vmin=0, vmax=1)
+    names = [
+        name if len(name) <= 18 else name[:17] + "…"
+        for name in final.class_names
+    ]
+    # Names may hold "$", which matplotlib would read as mathematics.
+    names = [name.replace("$", r"\$") for name in names]
+    axes.set_xticks(range(classes), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(classes), names, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        dark = counts[i, j] / totals[i, 0] > 0.5
+        axes.text(
+            j,
+            i,
+            counts[i, j],
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if dark else "black",
+        )
+    return _png(plot)
+
+
+def _choose(
+    final: evaluation_lib.Evaluation,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns indices of the most wrong and of some random predictions."""
+    wrong = np.flatnonzero(~final.correct)
+    order = np.argsort(final.label_probability[wrong], kind="stable")
+    total = len(final.labels)
+    random = np.random.default_rng(0).permutation(total)[:SHOWN_IMAGES]
+    return wrong[order[:SHOWN_IMAGES]], random
+
+
+def _shown(
+    index: int,
+    examples: examples_lib.Examples,
+    final: evaluation_lib.Evaluation,
+) -> dict:
+    return {
+        "image": _thumbnail(examples.contents[index]),
+        "name": examples.names[index],
+        "label": final.class_names[final.labels[index]],
+        "predicted": final.class_names[final.predicted[index]],
+        "confidence": float(final.confidence[index]),
+        "correct": bool(final.correct[index]),
+    }
+
+
+def _thumbnail(content: str | bytes) -> str:
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    with Image.open(file) as image:
+        small = ImageOps.contain(
+            image.convert("RGB"), (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
+        )
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=85)
+    return base64.b64encode(buffer.getvalue()).decode()

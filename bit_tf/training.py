@@ -1,0 +1,187 @@
+"""One whole run: network and data in; weights, SavedModel and report out."""
+
+import json
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from bit_tf import checkpoint
+from bit_tf import data
+from bit_tf import distribution
+from bit_tf import evaluation as evaluation_lib
+from bit_tf import examples as examples_lib
+from bit_tf import loop
+from bit_tf import optimizer as optimizer_lib
+from bit_tf import progress as progress_lib
+from bit_tf import recipe as recipe_lib
+from bit_tf import report
+from bit_tf import resnet_v2
+from bit_tf import saved_model
+from bit_tf import workdir as workdir_lib
+
+
+def run(
+    *,
+    workdir: workdir_lib.Workdir,
+    recipe: recipe_lib.Recipe,
+    model_name: str,
+    train: examples_lib.Examples,
+    evaluation: examples_lib.Examples,
+    seed: int = 0,
+    init_from: str | None = None,
+    strategy_name: str = "auto",
+    eval_every: int | None = None,
+    checkpoint_every: int | None = None,
+    export: bool = True,
+    command: str = "",
+    log: Callable[[str], None] = print,
+) -> evaluation_lib.Evaluation:
+    """Trains, or continues to train, and leaves everything in `workdir`.
+
+    Args:
+        workdir: held by the caller, see `Workdir.locked`.
+        recipe: the schedule and the preprocessing.
+        model_name: e.g. "R50x1".
+        train: what to train on.
+        evaluation: what to evaluate on, same classes.
+        seed: of fresh weights, order, augmentation and mixup.
+        init_from: .npz to start from; None for fresh weights.
+        strategy_name: see `distribution.build`.
+        eval_every: steps between evaluations; None for only at the end.
+        checkpoint_every: steps between states; None for every five minutes.
+        export: whether to write the SavedModel.
+        command: what repeats the run, for the report.
+        log: called with lines for the user.
+
+    Returns:
+        The evaluation of the final weights.
+
+    Raises:
+        ValueError: something given is not usable; the text says what to do.
+        OSError: the disk; what was saved before is whole.
+    """
+    strategy = distribution.build(strategy_name)
+    distribution.check_batch_size(strategy, recipe.batch_size)
+    num_classes = len(train.class_names)
+    with strategy.scope():
+        model = resnet_v2.build(model_name, num_classes, seed=seed)
+        optimizer = optimizer_lib.build(recipe)
+        optimizer.build(model.trainable_variables)
+    first_step = checkpoint.restore(
+        workdir.checkpoints, model=model, optimizer=optimizer, log=log
+    )
+    log(
+        f"network {model_name}: {model.count_params():,} parameters, "
+        f"{distribution.describe(strategy)}"
+    )
+    if first_step:
+        log(f"continuing at step {first_step} of {recipe.total_steps}")
+    elif init_from:
+        remark = checkpoint.load_weights(init_from, model)
+        log(remark or f"weights from {init_from}")
+    evaluate = evaluation_lib.evaluator(
+        model,
+        batches=data.for_evaluation(
+            evaluation, recipe, batch_size=_eval_batch_size(recipe, strategy)
+        ),
+        num_examples=len(evaluation),
+        class_names=train.class_names,
+        strategy=strategy,
+    )
+    latest: dict[int, evaluation_lib.Evaluation] = {}
+
+    def evaluate_at(step: int) -> dict:
+        latest.clear()
+        latest[step] = evaluate()
+        return latest[step].summary()
+
+    started = time.monotonic()
+    try:
+        loop.run(
+            model=model,
+            optimizer=optimizer,
+            recipe=recipe,
+            batches=lambda first: data.for_training(
+                train, recipe, seed=seed, first_step=first
+            ),
+            evaluate=evaluate_at,
+            strategy=strategy,
+            workdir=workdir,
+            first_step=first_step,
+            eval_every=eval_every,
+            checkpoint_every=checkpoint_every,
+            log=log,
+        )
+        # A run that had ended already comes here without a step.
+        if recipe.total_steps not in latest:
+            evaluate_at(recipe.total_steps)
+    except tf.errors.InvalidArgumentError as error:
+        _name_the_image(error, train, evaluation)
+        raise
+    seconds = time.monotonic() - started
+    final = latest[recipe.total_steps]
+    _leave(
+        workdir=workdir,
+        recipe=recipe,
+        model=model,
+        train=train,
+        evaluation=evaluation,
+        final=final,
+        export=export,
+        command=command,
+    )
+    log(f"training and evaluation took {progress_lib.duration(seconds)}")
+    log(report.verdict(final.summary(), report.majority_baseline(train, evaluation)))
+    return final
+
+
+def _eval_batch_size(
+    recipe: recipe_lib.Recipe, strategy: tf.distribute.Strategy
+) -> int:
+    """Returns a batch no larger than training's that the replicas divide."""
+    replicas = strategy.num_replicas_in_sync
+    return max(replicas, min(recipe.batch_size, 64 * replicas))
+
+
+def _name_the_image(error, train, evaluation) -> None:
+    """Raises ValueError naming the files, if it was an image's fault."""
+    found = data.find_undecodable(train) + data.find_undecodable(evaluation)
+    if found:
+        raise ValueError(
+            f"images that TensorFlow cannot decode: {', '.join(found)}. "
+            "Convert or remove them; what was saved before is whole."
+        ) from error
+
+
+def _leave(
+    *,
+    workdir: workdir_lib.Workdir,
+    recipe: recipe_lib.Recipe,
+    model: resnet_v2.ResNetV2,
+    train: examples_lib.Examples,
+    evaluation: examples_lib.Examples,
+    final: evaluation_lib.Evaluation,
+    export: bool,
+    command: str,
+) -> None:
+    """Writes weights, evaluation, SavedModel and report."""
+    checkpoint.save_weights(workdir.weights, model)
+    workdir_lib.write_text(
+        workdir.evaluation,
+        json.dumps(
+            {**final.summary(), "per_class": final.per_class()}, indent=1
+        )
+        + "\n",
+    )
+    if export:
+        saved_model.export_run(workdir, workdir.saved_model)
+    report.write(
+        workdir,
+        recipe=recipe,
+        model=f"{model.name}, {model.count_params():,} parameters",
+        train=train,
+        evaluation=evaluation,
+        final=final,
+        command=command,
+    )

@@ -1,0 +1,53 @@
+"""Package metadata of bit_tf."""
+
+import pathlib
+import re
+
+from setuptools import find_packages
+from setuptools import setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (ROOT / "bit_tf" / "__init__.py").read_text()
+)[1]
+REQUIREMENTS = [
+    line
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+
+setup(
+    name="bit_tf",
+    version=VERSION,
+    description=(
+        "Big Transfer (BiT) for Keras 3 and TensorFlow: pre-train once, "
+        "fine-tune anything with one rule"
+    ),
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["bit_tf", "bit_tf.*"]),
+    package_data={"bit_tf": ["assets/*"]},
+    python_requires=">=3.11,<3.14",
+    install_requires=REQUIREMENTS,
+    extras_require={
+        "dev": ["pytest>=8", "ruff==0.17.6"],
+        "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "tensorboard": ["tensorboard>=2.20"],
+        # tensorflow-hub needs pkg_resources, which setuptools 82 dropped.
+        "parity": [
+            "pytest>=8",
+            "torch>=2.6",
+            "torchvision",
+            "timm>=1.0.20",
+            "tensorflow-hub==0.16.1",
+            "setuptools<82",
+        ],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
