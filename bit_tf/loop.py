@@ -140,7 +140,7 @@ def run(
     events = Events(workdir)
     iterator = iter(distribution.distribute(strategy, batches(first_step)))
     step, saved, saved_at = first_step, first_step, time.monotonic()
-    progress = progress_lib.Progress(total, done=first_step)
+    progress = progress_lib.Progress(total)
     pace = _Pace(recipe, log=lambda text: (progress.clear(), log(text)))
     window = _Window()
 

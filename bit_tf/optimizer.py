@@ -86,13 +86,16 @@ class Momentum(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
+        # Noted here, where they are Keras variables and know their paths.
+        self._decayed = [v.path.endswith("kernel") for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
-        velocity = self.velocities[self._get_variable_index(variable)]
+        index = self._get_variable_index(variable)
+        velocity = self.velocities[index]
         rate = tf.cast(learning_rate, variable.dtype)
         gradient = tf.cast(gradient, variable.dtype)
-        if self.weight_decay_l2 and variable.path.endswith("kernel"):
-            decay = tf.cast(self.weight_decay_l2, variable.dtype)
+        if self.weight_decay_l2 and self._decayed[index]:
+            decay = tf.constant(self.weight_decay_l2, variable.dtype)
             gradient = gradient + decay * variable
         self.assign(velocity, self.momentum * velocity + gradient)
         self.assign_sub(variable, rate * velocity)

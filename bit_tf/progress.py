@@ -26,31 +26,32 @@ class Progress:
 
     Args:
         total: units of work in all.
-        done: units that were finished before this process began.
         stream: where to write; standard output if None.
     """
 
     def __init__(
-        self, total: int, *, done: int = 0, stream: TextIO | None = None
+        self, total: int, *, stream: TextIO | None = None
     ):
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty()
         self.total = total
-        self._first = done
-        self._started = time.monotonic()
-        self._written = float("-inf") if self._terminal else self._started
+        self._written = float("-inf") if self._terminal else time.monotonic()
+        # The first unit often compiles or opens something: the pace is
+        # measured from its end.
+        self._first: tuple[int, float] | None = None
 
     def eta(self, done: int) -> str:
-        """Returns the remaining time as text, from the mean pace so far."""
-        worked = done - self._first
-        if worked <= 0:
+        """Returns the remaining time as text, from the mean pace."""
+        if self._first is None or done <= self._first[0]:
             return "?"
-        pace = (time.monotonic() - self._started) / worked
+        first, since = self._first
+        pace = (time.monotonic() - since) / (done - first)
         return duration(pace * (self.total - done))
 
     def update(self, done: int, text: str) -> None:
         """Shows `text`, if enough time has passed since the last one."""
         now = time.monotonic()
+        self._first = self._first or (done, now)
         every = REDRAW_EVERY_SECONDS if self._terminal else LOG_EVERY_SECONDS
         if now - self._written < every:
             return

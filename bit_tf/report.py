@@ -94,7 +94,8 @@ def verdict(summary: dict, baseline: float) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    # The space does not break: the sign stays with its number.
+    return "–" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _template() -> jinja2.Template:
@@ -113,12 +114,14 @@ def _template() -> jinja2.Template:
 def _facts(recipe, model, train, evaluation) -> list[tuple[str, str]]:
     height, width = train.typical_size()
     counts = train.class_counts()
+    low, high = int(counts.min()), int(counts.max())
     return [
         ("Network", model),
         (
             "Training images",
             f"{len(train):,} in {len(train.class_names)} classes, "
-            f"{counts.min():,} to {counts.max():,} per class",
+            + (f"{low:,} to {high:,}" if low < high else f"{low:,}")
+            + " per class",
         ),
         ("Evaluated images", f"{len(evaluation):,}, each once"),
         ("Median image size", f"{height} x {width} pixels"),
@@ -147,47 +150,34 @@ def _png(plot: figure.Figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _curves(rows: list[dict], baseline: float) -> str:
-    """Returns loss, accuracy and learning rate against steps, as PNG."""
+def _curves(rows: list[dict], baseline: float) -> list[tuple[str, str]]:
+    """Returns (name, PNG) of loss, accuracy and rate against steps."""
     training = [row for row in rows if "train_loss" in row]
     evaluated = [row for row in rows if "top1" in row]
-    plot = figure.Figure(figsize=(9, 3.2), layout="constrained")
-    loss, accuracy, rate = plot.subplots(1, 3)
 
-    def column(source, name):
-        return [row[name] for row in source]
-
-    steps, points = column(training, "step"), column(evaluated, "step")
-    loss.plot(steps, column(training, "train_loss"), BLUE, lw=1)
-    loss.plot(points, column(evaluated, "loss"), ORANGE, marker="o", ms=3)
-    loss.set_title("Loss")
-    accuracy.plot(
-        steps,
-        column(training, "train_accuracy"),
-        BLUE,
-        lw=1,
-        label="training",
-    )
-    accuracy.plot(
-        points,
-        column(evaluated, "top1"),
-        ORANGE,
-        marker="o",
-        ms=3,
-        label="evaluation",
-    )
-    accuracy.axhline(
-        baseline, color="0.5", ls=":", lw=1, label="largest class"
-    )
-    accuracy.set_ylim(0, 1.02)
-    accuracy.set_title("Top-1 accuracy")
-    accuracy.legend(frameon=False, fontsize=8)
-    rate.plot(steps, column(training, "lr"), BLUE, lw=1)
-    rate.set_title("Learning rate")
-    for axes in (loss, accuracy, rate):
+    def draw(title, of_training, of_evaluation=None, line=None):
+        plot = figure.Figure(figsize=(3.6, 2.8), layout="constrained")
+        axes = plot.subplots()
+        for source, name, style in (
+            (training, of_training, {"color": BLUE, "lw": 1}),
+            (evaluated, of_evaluation, {"color": ORANGE, "marker": "."}),
+        ):
+            if name:
+                steps = [row["step"] for row in source]
+                axes.plot(steps, [row[name] for row in source], **style)
+        if line is not None:
+            axes.axhline(line, color="0.5", ls=":", lw=1)
+            axes.set_ylim(0, 1.02)
+        axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)
-    return _png(plot)
+        return title, _png(plot)
+
+    return [
+        draw("Loss", "train_loss", "loss"),
+        draw("Top-1 accuracy", "train_accuracy", "top1", baseline),
+        draw("Learning rate", "lr"),
+    ]
 
 
 def _matrix(final: evaluation_lib.Evaluation) -> str:

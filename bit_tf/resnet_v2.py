@@ -502,7 +502,7 @@ class ResNetV2(keras.Model):
 
     @property
     def endpoints(self) -> dict:
-        """Symbolic outputs by name, for `keras.Model(m.inputs, outputs)`.
+        """Symbolic outputs by name, for `keras.Model(m.input, outputs)`.
 
         "root_block" and "block1" to "block4" are maps, (B, H/s, W/s, C) with
         strides 4, 4, 8, 16, 32; "pre_logits" is (B, 2048 * width); "logits",

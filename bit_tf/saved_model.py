@@ -123,7 +123,7 @@ def _root(
 ):
     """Returns the object to save, free of Keras, and its signatures."""
     classifier = keras.Model(
-        model.inputs,
+        model.input,
         {
             "logits": model.endpoints["logits"],
             "features": model.endpoints["pre_logits"],

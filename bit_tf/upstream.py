@@ -18,8 +18,7 @@ def recipe(
 ) -> recipe_lib.Recipe:
     """Returns the schedule of BiT-S and BiT-M for a training set.
 
-    Epochs become steps once, here: steps = epochs * examples / batch, rounded
-    down. The learning rate follows the batch, 0.03 * batch / 256. The loss is
+    Epochs become steps once, here: steps = epochs * examples / batch, rounded. The learning rate follows the batch, 0.03 * batch / 256. The loss is
     the softmax cross-entropy of BiT-S.
 
     Args:
@@ -44,7 +43,7 @@ def recipe(
         )
 
     def steps(epochs: int) -> int:
-        return max(1, epochs * num_examples // batch)
+        return max(1, round(epochs * num_examples / batch))
 
     total = steps(EPOCHS)
     # A set smaller than the paper's ends before the paper's warm-up does; the

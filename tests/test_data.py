@@ -1,0 +1,192 @@
+"""The order of the data is a function of (seed, step); nothing is lost."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from bit_tf import data
+from bit_tf import examples as examples_lib
+from bit_tf import recipe as recipe_lib
+
+
+def make_examples(count, classes=3, side=8):
+    """Images whose every pixel is their index."""
+    contents = []
+    for index in range(count):
+        buffer = io.BytesIO()
+        Image.new("RGB", (side, side), (index, index, index)).save(
+            buffer, format="PNG"
+        )
+        contents.append(buffer.getvalue())
+    return examples_lib.Examples(
+        names=[str(index) for index in range(count)],
+        contents=contents,
+        labels=np.arange(count, dtype=np.int32) % classes,
+        sizes=np.full((count, 2), side),
+        class_names=tuple("abc"[:classes]),
+    )
+
+
+def make_recipe(**kwargs):
+    return recipe_lib.Recipe(
+        **{
+            "name": "test",
+            "total_steps": 12,
+            "batch_size": 4,
+            "base_lr": 0.1,
+            "warmup_steps": 0,
+            "decay_steps": (),
+            "resize": 10,
+            "crop": 8,
+            **kwargs,
+        }
+    )
+
+
+def indices(batches):
+    """Recovers the indices from the pixels, [-1, 1] -> [0, 255]."""
+    return [
+        np.rint((images.numpy()[:, 0, 0, 0] + 1) * 127.5).astype(int).tolist()
+        for images, _ in batches
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 100, 1000])
+def test_every_epoch_is_a_permutation_of_its_own(count):
+    def epoch(number):
+        positions = tf.range(number * count, (number + 1) * count, 1, tf.int64)
+        return [
+            int(i)
+            for i in tf.map_fn(
+                lambda p: data.index_at(p, num_examples=count, seed=1),
+                positions,
+            )
+        ]
+
+    first, second = epoch(0), epoch(1)
+    assert sorted(first) == sorted(second) == list(range(count))
+    if count > 7:
+        assert first != second != list(range(count))
+
+
+def test_the_order_looks_random():
+    count = 500
+    order = np.array(
+        [
+            int(data.index_at(tf.constant(p, tf.int64), num_examples=count,
+                              seed=0))
+            for p in range(count)
+        ]
+    )
+    # Correlation of position and index: standard error 1 / sqrt(500).
+    assert abs(np.corrcoef(np.arange(count), order)[0, 1]) < 4 / count**0.5
+    steps = np.diff(order)
+    assert len(np.unique(steps)) > count / 3
+
+
+def test_batches_cross_epochs_without_loss():
+    seen = sum(
+        indices(data.for_training(make_examples(6), make_recipe(), seed=3)),
+        [],
+    )
+    assert len(seen) == 48
+    for epoch in range(8):
+        assert sorted(seen[6 * epoch : 6 * epoch + 6]) == list(range(6))
+
+
+@pytest.mark.parametrize("mixup_alpha", [0.0, 0.5])
+@pytest.mark.parametrize("first", [1, 5, 11])
+def test_a_run_can_begin_at_any_step(first, mixup_alpha):
+    examples, recipe = make_examples(30), make_recipe(mixup_alpha=mixup_alpha)
+    whole = list(data.for_training(examples, recipe, seed=3))
+    part = list(
+        data.for_training(examples, recipe, seed=3, first_step=first)
+    )
+    assert len(whole) == 12
+    assert len(part) == 12 - first
+    for (a, b), (c, d) in zip(whole[first:], part, strict=True):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, d)
+
+
+def test_threads_do_not_change_the_batches():
+    examples, recipe = make_examples(30), make_recipe()
+
+    def run(threads):
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
+        batches = data.for_training(examples, recipe, seed=3)
+        return [x.numpy() for x, _ in batches.with_options(options)]
+
+    for a, b in zip(run(1), run(8), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_seeds_order_and_augment_differently():
+    examples = make_examples(30)
+    assert indices(
+        data.for_training(examples, make_recipe(), seed=1)
+    ) != indices(data.for_training(examples, make_recipe(), seed=2))
+
+
+def test_an_image_is_augmented_anew_every_time():
+    rng = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    Image.fromarray(
+        rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    ).save(buffer, format="PNG")
+    one = dataclasses.replace(
+        make_examples(1), contents=[buffer.getvalue()]
+    )
+    (images, _), *_ = data.for_training(one, make_recipe(), seed=0)
+    assert len({image.tobytes() for image in images.numpy()}) > 1
+
+
+def test_shapes_are_static():
+    # What a TPU needs, and XLA anywhere.
+    images, labels = data.for_training(
+        make_examples(6), make_recipe(mixup_alpha=0.1), seed=0
+    ).element_spec
+    assert images.shape == (4, 8, 8, 3)
+    assert labels.shape == (4, 3)
+
+
+def test_labels_belong_to_their_images():
+    for images, labels in data.for_training(
+        make_examples(30), make_recipe(), seed=0
+    ):
+        index = np.rint((images.numpy()[:, 0, 0, 0] + 1) * 127.5)
+        np.testing.assert_array_equal(
+            labels.numpy().argmax(axis=1), index.astype(int) % 3
+        )
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 11])
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_evaluation_sees_every_example_once(count, batch_size):
+    batches = data.for_evaluation(
+        make_examples(count), make_recipe(), batch_size=batch_size
+    )
+    seen = []
+    for images, labels, index in batches:
+        assert images.shape == (batch_size, 8, 8, 3)
+        real = index.numpy() >= 0
+        values = np.rint((images.numpy()[:, 0, 0, 0] + 1) * 127.5)
+        np.testing.assert_array_equal(values[real], index.numpy()[real])
+        np.testing.assert_array_equal(
+            labels.numpy()[real], index.numpy()[real] % 3
+        )
+        seen += index.numpy()[real].tolist()
+    assert seen == list(range(count))
+
+
+def test_what_tensorflow_cannot_decode_is_named():
+    examples = make_examples(4)
+    broken = list(examples.contents)
+    broken[2] = b"not an image"
+    examples = dataclasses.replace(examples, contents=broken)
+    assert data.find_undecodable(examples) == ["2"]

@@ -1,0 +1,153 @@
+"""Metrics are exact and independent of how the work was divided."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bit_tf import data
+from bit_tf import distribution
+from bit_tf import evaluation as evaluation_lib
+from bit_tf import resnet_v2
+from tests.test_data import make_examples
+from tests.test_data import make_recipe
+
+
+# Published examples: Newcombe 1998, Stat. Med. 17, table I, method 3.
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_interval_equals_published_values(correct, total, low, high):
+    found = evaluation_lib.wilson_interval(correct, total)
+    assert found == pytest.approx((low, high), abs=6e-5)
+
+
+def test_wilson_interval_reaches_one():
+    low, high = evaluation_lib.wilson_interval(20, 20)
+    assert high == 1.0
+    assert low == pytest.approx(1 - 0.1611, abs=6e-5)
+
+
+def make_evaluation():
+    return evaluation_lib.Evaluation(
+        class_names=("a", "b", "c", "d"),
+        labels=np.array([0, 0, 0, 1, 1, 2]),
+        predicted=np.array([0, 0, 1, 1, 0, 1]),
+        confidence=np.full(6, 0.5),
+        label_probability=np.full(6, 0.4),
+        in_top_k=np.array([True] * 5 + [False]),
+        losses=np.arange(6.0),
+    )
+
+
+def test_summary_counts():
+    summary = make_evaluation().summary()
+    assert summary["top1"] == 0.5
+    assert summary["top5"] == pytest.approx(5 / 6)
+    assert summary["loss"] == 2.5
+    assert summary["examples"] == 6
+    assert summary["top1_low"] < 0.5 < summary["top1_high"]
+
+
+def test_per_class_numbers_by_hand():
+    a, b, c, d = make_evaluation().per_class()
+    assert (a["examples"], a["recall"], a["precision"]) == (3, 2 / 3, 2 / 3)
+    assert (b["recall"], b["precision"], b["f1"]) == (1 / 2, 1 / 3, 2 / 5)
+    assert (c["recall"], c["precision"], c["f1"]) == (0, None, 0)
+    assert (d["recall"], d["precision"], d["f1"]) == (None, None, None)
+
+
+def test_confusion_by_hand():
+    assert make_evaluation().confusion().tolist() == [
+        [2, 1, 0, 0],
+        [1, 1, 0, 0],
+        [0, 1, 0, 0],
+        [0, 0, 0, 0],
+    ]
+    assert make_evaluation().confused_pairs(2) == [
+        ("a", "b", 1),
+        ("b", "a", 1),
+    ]
+
+
+@pytest.fixture(scope="module")
+def results():
+    """The same 11 images, in different batches and on two devices."""
+    recipe = make_recipe(crop=32, resize=32)
+    examples = make_examples(11, side=32)
+    found = {}
+    for name, batch_size in (
+        ("one_device", 4),
+        ("one_device", 64),
+        ("mirrored", 6),
+    ):
+        strategy = distribution.build(name)
+        with strategy.scope():
+            model = resnet_v2.build("R26x0.5", 3, seed=1)
+            head = model.get_layer("head").conv.kernel
+            rng = np.random.default_rng(0)
+            head.assign(rng.normal(size=head.shape))
+        found[name, batch_size] = evaluation_lib.evaluator(
+            model,
+            batches=data.for_evaluation(
+                examples, recipe, batch_size=batch_size
+            ),
+            num_examples=11,
+            class_names=examples.class_names,
+            strategy=strategy,
+        )()
+    images = np.concatenate(
+        [
+            x.numpy()
+            for x, _, _ in data.for_evaluation(examples, recipe, batch_size=1)
+        ]
+    )
+    return found, model(images).numpy()
+
+
+def test_results_do_not_depend_on_batch_or_devices(results):
+    first, *others = results[0].values()
+    for other in others:
+        np.testing.assert_array_equal(first.labels, other.labels)
+        np.testing.assert_array_equal(first.predicted, other.predicted)
+        # float32 convolutions in batches of another size.
+        np.testing.assert_allclose(first.losses, other.losses, rtol=1e-3)
+        assert other.summary()["examples"] == 11
+
+
+def test_results_equal_numpy_on_the_logits(results):
+    found, logits = results
+    one = found["one_device", 4]
+    labels = np.arange(11) % 3
+    logits = logits.astype(np.float64)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    np.testing.assert_array_equal(one.labels, labels)
+    np.testing.assert_array_equal(one.predicted, logits.argmax(axis=1))
+    np.testing.assert_allclose(
+        one.losses, -np.log(probabilities[range(11), labels]), rtol=1e-3
+    )
+    np.testing.assert_allclose(
+        one.confidence, probabilities.max(axis=1), rtol=1e-3
+    )
+    assert one.in_top_k.all()  # three classes are always among the first five
+
+
+def test_a_lost_example_is_an_error():
+    examples = make_examples(5, side=32)
+    recipe = make_recipe(crop=32, resize=32)
+    model = resnet_v2.build("R26x0.5", 3)
+    evaluate = evaluation_lib.evaluator(
+        model,
+        batches=data.for_evaluation(examples, recipe, batch_size=2).take(2),
+        num_examples=5,
+        class_names=examples.class_names,
+        strategy=tf.distribute.OneDeviceStrategy("CPU:0"),
+    )
+    with pytest.raises(RuntimeError, match="5 examples"):
+        evaluate()

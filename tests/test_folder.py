@@ -1,0 +1,217 @@
+"""Folders are read whole, and what is wrong with them is said in one line."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bit_tf import folder
+from tests.conftest import save_image
+
+
+def test_train_and_test_are_found(image_folder):
+    train, evaluation, remarks = folder.load(str(image_folder))
+    assert train.class_names == ("dark", "light")
+    assert train.class_counts().tolist() == [6, 6]
+    assert evaluation.class_counts().tolist() == [5, 5]
+    assert train.names[0] == "dark/0.png"
+    assert train.typical_size() == (20, 24)
+    assert not remarks
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "valid"])
+def test_other_names_of_the_evaluation_folder(image_folder, name):
+    (image_folder / "test").rename(image_folder / name)
+    _, evaluation, _ = folder.load(str(image_folder))
+    assert len(evaluation) == 10
+
+
+def test_splits_can_be_named(image_folder):
+    (image_folder / "test").rename(image_folder / "mine")
+    _, evaluation, _ = folder.load(str(image_folder), eval_split="mine")
+    assert len(evaluation) == 10
+    with pytest.raises(ValueError, match="no sub-folder 'other'"):
+        folder.load(str(image_folder), eval_split="other")
+
+
+def test_one_folder_is_split_by_a_seed(tmp_path):
+    for name in ("a", "b"):
+        for number in range(20):
+            save_image(tmp_path / name / f"{number}.png", value=90)
+
+    def names(seed):
+        train, evaluation, remarks = folder.load(
+            str(tmp_path), split_seed=seed
+        )
+        assert not set(train.names) & set(evaluation.names)
+        assert train.class_counts().tolist() == [16, 16]
+        assert evaluation.class_counts().tolist() == [4, 4]
+        assert "held out" in remarks[0]
+        return evaluation.names
+
+    assert names(0) == names(0)
+    assert names(0) != names(1)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("bus", "train"):
+        for number in range(4):
+            save_image(tmp_path / name / f"{number}.png", value=90)
+    train, _, _ = folder.load(str(tmp_path))
+    assert train.class_names == ("bus", "train")
+
+
+def test_hidden_files_and_deeper_folders(image_folder):
+    (image_folder / "train" / "dark" / ".DS_Store").write_bytes(b"x")
+    (image_folder / "train" / "dark" / "Thumbs.db").write_bytes(b"x")
+    (image_folder / "train" / ".cache").mkdir()
+    save_image(image_folder / "train" / "dark" / "more" / "0.png", value=60)
+    train, _, _ = folder.load(str(image_folder))
+    assert train.class_counts().tolist() == [7, 6]
+
+
+def test_classes_without_test_images_are_remarked(image_folder):
+    for split in ("train",):
+        save_image(image_folder / split / "extra" / "0.png", value=100)
+    _, _, remarks = folder.load(str(image_folder))
+    assert "1 of 3 classes" in remarks[0]
+
+
+def test_extensions_do_not_decide(image_folder):
+    file = image_folder / "train" / "dark" / "0.png"
+    Image.new("RGB", (24, 20)).save(file, format="JPEG")
+    train, _, _ = folder.load(str(image_folder))
+    assert len(train) == 12
+
+
+def broken_text(path):
+    path.write_text("no image")
+
+
+def broken_empty(path):
+    path.write_bytes(b"")
+
+
+def broken_truncated(path):
+    whole = path.with_name("whole.jpg")
+    save_image(whole, value=100, size=(200, 200))
+    path.write_bytes(whole.read_bytes()[:-2000])
+    whole.unlink()
+
+
+def broken_webp(path):
+    Image.new("RGB", (8, 8)).save(path, format="WEBP")
+
+
+def broken_palette_bmp(path):
+    colours = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    image = Image.fromarray(colours).convert("P")
+    image.putpalette(list(range(256)) * 3)
+    image.save(path, format="BMP")
+
+
+def broken_pipe(path):
+    os.mkfifo(path)
+
+
+def broken_link(path):
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (broken_text, "not an image"),
+        (broken_empty, "empty file"),
+        (broken_truncated, "truncated"),
+        (broken_webp, "WEBP format"),
+        (broken_palette_bmp, "BMP of mode P"),
+        (broken_pipe, "not a regular file"),
+        (broken_link, "No such file"),
+    ],
+)
+def test_unreadable_files_are_named_with_the_reason(
+    image_folder, spoil, reason
+):
+    spoil(image_folder / "train" / "dark" / "bad.jpg")
+    with pytest.raises(ValueError, match=reason) as error:
+        folder.load(str(image_folder))
+    assert "train/dark/bad.jpg" in str(error.value)
+    assert "1 of 23 files" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_too_many_pixels_are_seen_in_the_header(image_folder, monkeypatch):
+    monkeypatch.setattr(folder, "MAX_IMAGE_PIXELS", 479)
+    with pytest.raises(ValueError, match="24x20 pixels are too many"):
+        folder.load(str(image_folder))
+
+
+def empty_folder(root):
+    return root / "empty"
+
+
+def missing(root):
+    return root / "missing"
+
+
+def a_file(root):
+    return root / "train" / "dark" / "0.png"
+
+
+def one_class(root):
+    for split in ("train", "test"):
+        for file in (root / split / "light").iterdir():
+            file.unlink()
+        (root / split / "light").rmdir()
+    return root
+
+
+def empty_class(root):
+    (root / "train" / "none").mkdir()
+    return root
+
+
+def unlabelled(root):
+    for file in sorted(root.rglob("*.png")):
+        file.rename(file.parents[1] / f"{file.parent.name}{file.name}")
+    for directory in root.glob("*/*/"):
+        if directory.is_dir():
+            directory.rmdir()
+    return root
+
+
+def foreign_class(root):
+    save_image(root / "test" / "red" / "0.png", value=80)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (missing, "does not exist"),
+        (a_file, "is not a folder"),
+        (empty_folder, "has no class"),
+        (one_class, "only class 'dark'"),
+        (empty_class, "no images: 'none'"),
+        (unlabelled, "has no class"),
+        (foreign_class, "class 'red'"),
+    ],
+)
+def test_unusable_folders_say_why(image_folder, spoil, reason):
+    (image_folder / "empty").mkdir()
+    root = spoil(image_folder)
+    if root == image_folder:
+        (image_folder / "empty").rmdir()
+    with pytest.raises(ValueError, match=reason) as error:
+        folder.load(str(root))
+    assert "\n" not in str(error.value)
+
+
+def test_real_folders(shared_data):
+    train, evaluation, remarks = folder.load(str(shared_data / "sign_digits"))
+    assert (len(train), len(evaluation)) == (1544, 518)
+    assert train.typical_size() == (100, 100)
+    assert not remarks
+    assert np.unique(train.labels).tolist() == list(range(10))

@@ -1,0 +1,179 @@
+"""The rule gives the published numbers, each with its source."""
+
+import pytest
+
+from bit_tf import hyperrule
+from bit_tf import recipe as recipe_lib
+from bit_tf import upstream
+
+
+def rule(examples=1000, height=300, width=400, model="R50x1", **kwargs):
+    return hyperrule.recipe(
+        num_examples=examples,
+        image_height=height,
+        image_width=width,
+        model=model,
+        **kwargs,
+    )
+
+
+# Section 3.3 of the paper; decay at 30, 60 and 90 %.
+@pytest.mark.parametrize(
+    ("examples", "steps", "decay", "mixup"),
+    [
+        (10, 500, (150, 300, 450), 0.0),
+        (19_999, 500, (150, 300, 450), 0.0),
+        (20_000, 10_000, (3000, 6000, 9000), 0.1),
+        (499_999, 10_000, (3000, 6000, 9000), 0.1),
+        (500_000, 20_000, (6000, 12000, 18000), 0.1),
+        (1_281_167, 20_000, (6000, 12000, 18000), 0.1),
+    ],
+)
+def test_schedule_follows_the_number_of_examples(
+    examples, steps, decay, mixup
+):
+    recipe = rule(examples)
+    assert recipe.total_steps == steps
+    assert recipe.decay_steps == decay
+    assert recipe.mixup_alpha == mixup
+    assert (recipe.base_lr, recipe.batch_size) == (0.003, 512)
+    assert (recipe.momentum, recipe.weight_decay) == (0.9, 0.0)
+
+
+def test_the_code_decays_small_tasks_at_other_steps():
+    assert rule(1000, reading="code").decay_steps == (200, 300, 400)
+    assert rule(20_000, reading="code").decay_steps == (3000, 6000, 9000)
+
+
+@pytest.mark.parametrize("reading", hyperrule.READINGS)
+def test_warmup_is_that_of_the_code(reading):
+    assert rule(1000, reading=reading).warmup_steps == 100
+    assert rule(20_000, reading=reading).warmup_steps == 500
+    assert rule(500_000, reading=reading).warmup_steps == 500
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "model", "reading", "resize", "crop"),
+    [
+        (32, 32, "R50x1", "paper", 160, 128),
+        (95, 96, "R50x1", "paper", 160, 128),
+        (96, 96, "R50x1", "paper", 448, 384),
+        (96, 96, "R50x1", "code", 512, 480),
+        (300, 400, "R101x3", "paper", 448, 384),
+        (300, 400, "R152x4", "paper", 512, 480),
+        (32, 32, "R152x4", "paper", 160, 128),
+        (32, 32, "R50x1", "code", 160, 128),
+    ],
+)
+def test_resolution_follows_the_image_area(
+    height, width, model, reading, resize, crop
+):
+    recipe = rule(10, height, width, model, reading=reading)
+    assert (recipe.resize, recipe.crop) == (resize, crop)
+    assert recipe.train_preprocessing == (
+        f"decode|resize({resize})|random_crop({crop})|random_flip|"
+        "value_range(-1,1)"
+    )
+    # No centre crop: the test image is squashed to the crop's size.
+    assert recipe.eval_preprocessing == (
+        f"decode|resize({crop})|value_range(-1,1)"
+    )
+
+
+@pytest.mark.parametrize("reading", hyperrule.READINGS)
+def test_every_number_has_a_source(reading):
+    recipe = rule(reading=reading)
+    for field in (
+        "total_steps batch_size base_lr warmup_steps decay_steps "
+        "decay_factor momentum weight_decay mixup_alpha resize crop"
+    ).split():
+        assert recipe.sources[field]
+
+
+def test_an_unknown_reading_is_refused():
+    with pytest.raises(ValueError, match="'book'.*paper, code"):
+        rule(reading="book")
+
+
+def test_more_steps_keep_the_shape_of_the_schedule():
+    recipe = recipe_lib.override(rule(), total_steps=1000)
+    assert recipe.warmup_steps == 200
+    assert recipe.decay_steps == (300, 600, 900)
+    assert recipe.sources["total_steps"] == "--total_steps"
+
+
+def test_a_smaller_batch_changes_nothing_else_unless_asked():
+    recipe = recipe_lib.override(rule(), batch_size=64)
+    assert recipe.base_lr == 0.003
+    assert recipe.total_steps == 500
+
+
+def test_scaling_with_the_batch_sees_as_many_examples():
+    recipe = recipe_lib.override(rule(), batch_size=64, scale_with_batch=True)
+    assert recipe.base_lr == pytest.approx(0.003 / 8)
+    assert recipe.total_steps == 4000
+    assert recipe.warmup_steps == 800
+    assert recipe.decay_steps == (1200, 2400, 3600)
+    assert "64/512" in recipe.sources["base_lr"]
+
+
+def test_what_the_user_says_wins_over_scaling():
+    recipe = recipe_lib.override(
+        rule(),
+        batch_size=64,
+        scale_with_batch=True,
+        base_lr=0.01,
+        total_steps=100,
+    )
+    assert recipe.base_lr == 0.01
+    assert recipe.total_steps == 100
+    assert recipe.decay_steps == (30, 60, 90)
+
+
+def test_crop_alone_keeps_the_ratio_to_resize():
+    small = rule(10, 32, 32)
+    assert recipe_lib.override(small, crop=64).resize == 80
+    assert recipe_lib.override(small, resize=80).crop == 64
+    both = recipe_lib.override(small, resize=70, crop=64)
+    assert (both.resize, both.crop) == (70, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"base_lr": 0.0}, "base_lr"),
+        ({"base_lr": float("nan")}, "base_lr"),
+        ({"base_lr": float("inf")}, "base_lr"),
+        ({"mixup_alpha": -1.0}, "mixup_alpha"),
+        ({"mixup_alpha": float("nan")}, "mixup_alpha"),
+        ({"resize": 64, "crop": 128}, "resize"),
+        ({"warmup_steps": 500}, "warmup_steps"),
+        ({"total_steps": 0}, "total_steps"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"scale_with_batch": True}, "batch_size"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(change, names):
+    with pytest.raises(ValueError, match=names):
+        recipe_lib.override(rule(), **change)
+
+
+# Arithmetic of the paper's epochs: 90 at batch 4096, decay at 30, 60, 80.
+def test_upstream_epochs_become_steps():
+    recipe = upstream.recipe(num_examples=1_281_167)
+    assert recipe.total_steps == 28_151
+    assert recipe.decay_steps == (9_384, 18_767, 25_023)
+    assert recipe.warmup_steps == 5_000
+    assert recipe.base_lr == pytest.approx(0.48)
+    assert recipe.weight_decay == 1e-4
+    assert "inception_crop(224)" in recipe.train_preprocessing
+
+
+def test_a_small_upstream_set_keeps_the_share_of_the_warmup():
+    recipe = upstream.recipe(num_examples=30_000, batch_size=128)
+    assert recipe.total_steps == 21_094
+    assert recipe.warmup_steps == 5_000
+    small = upstream.recipe(num_examples=3_000, batch_size=128)
+    assert small.total_steps == 2_109
+    assert small.warmup_steps == 374  # 2,109 * 5,000 / 28,151
+    assert "28,151" in small.sources["warmup_steps"]

@@ -1,0 +1,176 @@
+"""Image operations do what their strings say, eagerly and in tf.data."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from bit_tf import preprocessing
+
+SEED = tf.constant([3, 4], tf.int64)
+
+
+def pixels(height=6, width=8):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def apply(text, image, seed=SEED):
+    return preprocessing.parse(text)(image, seed).numpy()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
+def test_decoding_is_lossless_where_the_format_is(kind):
+    image = np.repeat(pixels()[:, :, :1], 3, axis=2)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format=kind)
+    np.testing.assert_array_equal(apply("decode", buffer.getvalue()), image)
+
+
+def test_gray_images_become_three_channels():
+    buffer = io.BytesIO()
+    Image.fromarray(pixels()[:, :, 0]).save(buffer, format="JPEG")
+    assert apply("decode", buffer.getvalue()).shape == (6, 8, 3)
+
+
+def test_value_range_maps_the_ends():
+    ends = np.array([[[0, 128, 255]]], np.uint8)
+    np.testing.assert_allclose(
+        apply("value_range(-1,1)", ends)[0, 0], [-1, 1 / 255, 1], atol=1e-6
+    )
+
+
+def test_resize_squashes_without_antialiasing():
+    # Bilinear at half size samples between two pixels; with antialiasing it
+    # would take four.
+    row = np.array([0, 0, 0, 100, 0, 0, 0, 0], np.float32)
+    image = np.tile(row[None, :, None], (8, 1, 3))
+    found = apply("resize(4)", image)
+    np.testing.assert_allclose(found[0, :, 0], [0, 50, 0, 0])
+
+
+def test_crops_are_windows_of_the_image():
+    image = pixels()
+    seen = set()
+    for number in range(60):
+        crop = apply("random_crop(5)", image, tf.constant([number, 0]))
+        places = [
+            (top, left)
+            for top in range(2)
+            for left in range(4)
+            if (image[top : top + 5, left : left + 5] == crop).all()
+        ]
+        assert len(places) == 1
+        seen |= set(places)
+    assert len(seen) == 8
+
+
+def test_flips_are_random_not_always():
+    image = pixels()
+    flipped = [
+        (apply("random_flip", image, tf.constant([n, 0])) != image).any()
+        for n in range(200)
+    ]
+    # Binomial(200, 1/2): 70 to 130 covers all but 1e-5.
+    assert 70 < sum(flipped) < 130
+
+
+def test_inception_crops_cover_the_stated_areas():
+    # A ramp in each direction tells the window from the crop's corners.
+    size = 200
+    ramp = np.linspace(0, 1, size, dtype=np.float32)
+    image = np.stack(
+        [*np.meshgrid(ramp, ramp), np.zeros((size, size))], axis=-1
+    ).astype(np.float32)
+    areas, aspects = [], []
+    for number in range(200):
+        crop = apply("inception_crop(64)", image, tf.constant([number, 1]))
+        width = crop[0, -1, 0] - crop[0, 0, 0]
+        height = crop[-1, 0, 1] - crop[0, 0, 1]
+        areas.append(width * height)
+        aspects.append(width / height)
+    assert crop.shape == (64, 64, 3)
+    assert 0.03 < min(areas) < 0.15
+    assert max(areas) > 0.75
+    assert 0.7 < min(aspects) < 0.85
+    assert 1.18 < max(aspects) < 1.43
+
+
+def test_equal_seeds_give_equal_images_in_tf_data_and_eagerly():
+    text = "resize(20)|random_crop(9)|random_flip|value_range(-1,1)"
+    image = pixels()
+    run = preprocessing.parse(text)
+    seeds = tf.stack([tf.range(10), tf.zeros(10, tf.int32)], axis=1)
+    mapped = tf.data.Dataset.from_tensor_slices(seeds).map(
+        lambda seed: run(image, seed), num_parallel_calls=2
+    )
+    for seed, found in zip(seeds, mapped, strict=True):
+        np.testing.assert_allclose(found, run(image, seed), atol=1e-6)
+
+
+def test_operations_of_one_image_draw_from_different_seeds():
+    # Two flips with one seed would cancel out for every image.
+    image = pixels()
+    results = [
+        (apply("random_flip|random_flip", image, [n, 0]) == image).all()
+        for n in range(40)
+    ]
+    assert not all(results)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("decode|resise(3)", "resise"),
+        ("resize", "resize"),
+        ("resize(1,2)", "resize"),
+        ("", "allowed are decode"),
+        ("decode;resize(3)", "decode;resize"),
+    ],
+)
+def test_unknown_operations_are_named(text, names):
+    with pytest.raises(ValueError, match=names):
+        preprocessing.parse(text)
+
+
+def test_mixup_blends_images_and_labels_alike():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(6, 2, 2, 3))
+    labels = np.eye(6)
+    mixed, soft = preprocessing.mixup(
+        tf.constant(images),
+        tf.constant(labels),
+        alpha=1.0,
+        seed=tf.constant([5, 6]),
+    )
+    weight = soft.numpy()[0, 0]
+    assert 0.01 < weight < 0.99
+    partner = np.roll(np.arange(6), 1)
+    np.testing.assert_allclose(
+        mixed, weight * images + (1 - weight) * images[partner], atol=1e-12
+    )
+    np.testing.assert_allclose(
+        soft, weight * labels + (1 - weight) * labels[partner], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0])
+def test_mixup_weights_follow_beta(alpha):
+    weights = np.array(
+        [
+            preprocessing.mixup(
+                tf.zeros((2, 1, 1, 3)),
+                tf.eye(2, dtype=tf.float64),
+                alpha=alpha,
+                seed=tf.constant([n, 7]),
+            )[1].numpy()[0, 0]
+            for n in range(1500)
+        ]
+    )
+    assert np.isfinite(weights).all()
+    # Beta(a, a): mean 1/2, variance 1 / (4 (2a + 1)); 4 standard errors.
+    variance = 1 / (4 * (2 * alpha + 1))
+    assert abs(weights.mean() - 0.5) < 4 * np.sqrt(variance / 1500)
+    assert weights.var() == pytest.approx(variance, rel=0.1)

@@ -1,0 +1,139 @@
+"""What a run leaves is whole or absent, and belongs to one run."""
+
+import errno
+import json
+
+import pytest
+
+from bit_tf import workdir as workdir_lib
+
+
+def fill(directory):
+    (directory / "a.txt").write_text("alpha")
+    (directory / "deep").mkdir()
+    (directory / "deep" / "b.txt").write_text("beta")
+
+
+def entries(path):
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def test_a_directory_appears_whole_and_verifies(tmp_path):
+    workdir_lib.write_directory(tmp_path / "state", fill)
+    assert entries(tmp_path) == ["state"]
+    assert workdir_lib.verify_directory(tmp_path / "state")
+
+
+def test_a_directory_that_fails_leaves_the_old_one(tmp_path):
+    workdir_lib.write_directory(tmp_path / "state", fill)
+
+    def full(directory):
+        (directory / "a.txt").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError):
+        workdir_lib.write_directory(tmp_path / "state", full)
+    assert entries(tmp_path) == ["state"]
+    assert (tmp_path / "state" / "a.txt").read_text() == "alpha"
+    assert workdir_lib.verify_directory(tmp_path / "state")
+
+
+def flip(path):
+    data = bytearray((path / "a.txt").read_bytes())
+    data[2] ^= 1
+    (path / "a.txt").write_bytes(data)
+
+
+def cut(path):
+    (path / "deep" / "b.txt").write_text("bet")
+
+
+def remove(path):
+    (path / "a.txt").unlink()
+
+
+def unsign(path):
+    (path / workdir_lib.MANIFEST).unlink()
+
+
+def garble(path):
+    (path / workdir_lib.MANIFEST).write_text("[1, 2")
+
+
+def retype(path):
+    (path / workdir_lib.MANIFEST).write_text("[1, 2]")
+
+
+@pytest.mark.parametrize("spoil", [flip, cut, remove, unsign, garble, retype])
+def test_a_spoiled_directory_does_not_verify(tmp_path, spoil):
+    workdir_lib.write_directory(tmp_path / "state", fill)
+    spoil(tmp_path / "state")
+    assert not workdir_lib.verify_directory(tmp_path / "state")
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "report.html"
+    workdir_lib.write_text(path, "first")
+    with pytest.raises(UnicodeEncodeError):
+        workdir_lib.write_text(path, "\udcff")
+    assert path.read_text() == "first"
+    assert entries(tmp_path) == ["report.html"]
+
+
+def test_leftovers_of_a_killed_process_go(tmp_path):
+    (tmp_path / ".state.123.tmp").mkdir()
+    (tmp_path / ".report.html.123.tmp").write_text("x")
+    (tmp_path / "state").mkdir()
+    workdir_lib.remove_leftovers(tmp_path)
+    assert entries(tmp_path) == ["state"]
+
+
+RUN = {"total_steps": 5, "data": {"dataset": "a"}, "sources": {"x": "y"}}
+
+
+def test_a_run_finds_itself_again(tmp_path):
+    workdir = workdir_lib.Workdir(tmp_path / "run")
+    with workdir.locked():
+        assert not workdir.claim(RUN)
+        assert workdir.claim({**RUN, "sources": {"x": "other words"}})
+
+
+@pytest.mark.parametrize(
+    ("other", "names"),
+    [
+        ({**RUN, "total_steps": 6}, "total_steps was 5, now 6"),
+        ({**RUN, "data": {"dataset": "b"}}, 'data.dataset was "a", now "b"'),
+    ],
+)
+def test_another_run_is_refused_and_told_apart(tmp_path, other, names):
+    workdir = workdir_lib.Workdir(tmp_path)
+    workdir.claim(RUN)
+    with pytest.raises(ValueError, match=names):
+        workdir.claim(other)
+    assert json.loads(workdir.recipe.read_text()) == RUN
+
+
+def test_foreign_checkpoints_are_not_taken_over(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match=r"no recipe\.json"):
+        workdir_lib.Workdir(tmp_path).claim(RUN)
+
+
+def test_two_processes_do_not_share_a_workdir(tmp_path):
+    with (
+        workdir_lib.Workdir(tmp_path).locked(),
+        pytest.raises(ValueError, match="in use by another process"),
+        workdir_lib.Workdir(tmp_path).locked(),
+    ):
+        pass
+
+
+def test_rows_are_read_without_a_torn_one_and_cut_at_a_step(tmp_path):
+    workdir = workdir_lib.Workdir(tmp_path)
+    for step in (1, 2, 3):
+        workdir.append_metrics({"step": step})
+    with open(workdir.metrics, "a") as file:
+        file.write('{"step": 4, "lo')
+    assert [r["step"] for r in workdir_lib.read_metrics(tmp_path)] == [1, 2, 3]
+    workdir.truncate_metrics(2)
+    assert workdir.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
