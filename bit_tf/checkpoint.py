@@ -59,24 +59,37 @@ def load_weights(path: str | os.PathLike, model: keras.Model) -> str | None:
             f"weights file {path} does not exist: give an .npz in the "
             "published layout, such as the weights.npz of a run."
         )
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return _assign(path, stored, model)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    if not zipfile.is_zipfile(path):
         raise ValueError(
-            f"weights file {path} cannot be read as .npz ({error}): it may "
-            "be incomplete."
+            f"weights file {path} cannot be read as .npz: it is another "
+            "format, or incomplete."
+        )
+    with np.load(path, allow_pickle=False) as stored:
+        return _assign(path, stored, model)
+
+
+def _read(path: pathlib.Path, stored, key: str) -> np.ndarray:
+    try:
+        return stored[key]
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        # Damaged, or objects that only pickle could make.
+        raise ValueError(
+            f"weights file {path}: tensor {key} cannot be read ({error})."
         ) from error
 
 
-def _assign(path, stored, model: keras.Model) -> str | None:
+def _assign(path: pathlib.Path, stored, model: keras.Model) -> str | None:
     variables = {v.path: v for v in model.variables}
-    names = set(getattr(stored, "files", ()))
+    names = set(stored.files)
     remark = None
     head = set(HEAD) & names
     if head and set(HEAD) <= variables.keys():
         bias = variables[HEAD[1]]
-        classes = stored[HEAD[1]].shape[-1] if HEAD[1] in names else None
+        classes = (
+            _read(path, stored, HEAD[1]).shape[-1]
+            if HEAD[1] in names
+            else None
+        )
         if classes != bias.shape[0]:
             remark = (
                 f"{path.name} has a head for {classes} classes; the new head "
@@ -97,7 +110,7 @@ def _assign(path, stored, model: keras.Model) -> str | None:
                 f"{len(keys) - 1} more): it is not a {model.name}."
             )
     for key, variable in variables.items():
-        value = stored[key]
+        value = _read(path, stored, key)
         if value.shape != tuple(variable.shape):
             raise ValueError(
                 f"weights file {path}: tensor {key} has shape "
@@ -128,9 +141,16 @@ def save(
         keep: how many of the newest states stay.
 
     Raises:
+        ValueError: a weight is not finite; older states are untouched.
         OSError: it could not be written; older states are untouched.
     """
     weights = _arrays(model.variables)
+    for name, value in weights.items():
+        if not np.isfinite(value).all():
+            raise ValueError(
+                f"{name} is not finite after step {step} and is not saved: "
+                "lower --base_lr; older states are whole."
+            )
     velocities = {
         weight.path: keras.ops.convert_to_numpy(velocity)
         for weight, velocity in zip(

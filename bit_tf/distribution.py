@@ -29,7 +29,10 @@ def build(
     cpus = [d.name for d in tf.config.list_logical_devices("CPU")]
     devices = list(devices or gpus or cpus)
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
-        return tf.distribute.MirroredStrategy(devices)
+        # On CPUs the default numbers its collectives per strategy, and two
+        # strategies of one process mix them up.
+        reduction = None if gpus else tf.distribute.ReductionToOneDevice()
+        return tf.distribute.MirroredStrategy(devices, reduction)
     return tf.distribute.OneDeviceStrategy(devices[0])
 
 

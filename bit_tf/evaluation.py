@@ -42,7 +42,7 @@ class Evaluation:
         predicted: (N,) classes of the largest logit.
         confidence: (N,) probability of the predicted class.
         label_probability: (N,) probability of the true class.
-        in_top_k: (N,) whether the true class is among the five likeliest.
+        in_top_k: (N,) 1 where the true class is among the five likeliest, else 0.
         losses: (N,) cross-entropies, nats.
     """
 
@@ -159,8 +159,10 @@ def evaluator(
             "label_probability": tf.gather(
                 probabilities, labels, batch_dims=1
             ),
-            "in_top_k": tf.math.in_top_k(
-                labels, tf.cast(logits, tf.float32), k
+            # An integer: booleans cannot be gathered from several devices.
+            "in_top_k": tf.cast(
+                tf.math.in_top_k(labels, tf.cast(logits, tf.float32), k),
+                tf.int32,
             ),
             "losses": losses,
         }

@@ -131,31 +131,35 @@ def _root(
     )
     names = list(facts["class_names"])
 
-    def outputs(images, training):
-        # The network's own range is [-1, 1].
-        return classifier(images * 2.0 - 1.0, training=training)
-
     images = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
+
+    # Traced once; everything below calls it, so the file holds one network.
+    @tf.function(input_signature=[images])
+    def network(images):
+        # The network's own range is [-1, 1].
+        return classifier(images * 2.0 - 1.0)
 
     @tf.function
     def call(images, training=False):
-        return outputs(images, training)["logits"]
+        # Nothing in a BiT network differs between training and inference.
+        del training
+        return network(images)["logits"]
 
     for arguments in ({}, {"training": False}, {"training": True}):
         call.get_concrete_function(images, **arguments)
 
     @tf.function(input_signature=[images])
     def features(images):
-        return outputs(images, False)["features"]
+        return network(images)["features"]
 
     @tf.function(input_signature=[images])
     def serve(images):
-        logits = outputs(images, False)["logits"]
+        logits = network(images)["logits"]
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
     @tf.function(input_signature=[images])
     def serve_features(images):
-        return {"features": outputs(images, False)["features"]}
+        return {"features": network(images)["features"]}
 
     @tf.function(input_signature=[])
     def class_names():

@@ -113,9 +113,13 @@ def test_what_is_no_weights_file_is_refused(tmp_path):
         checkpoint.load_weights(tmp_path / "single.npy", build()[0])
 
 
-def test_pickled_objects_are_never_loaded(tmp_path):
-    np.savez(tmp_path / "evil.npz", a=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="evil.npz"):
+def test_pickled_objects_are_never_loaded(weights_file, tmp_path):
+    path, _ = weights_file
+    with np.load(path) as stored:
+        arrays = {k: stored[k] for k in stored.files}
+    arrays["resnet/group_norm/beta"] = np.array([{}], dtype=object)
+    np.savez(tmp_path / "evil.npz", **arrays)
+    with pytest.raises(ValueError, match="resnet/group_norm/beta cannot be"):
         checkpoint.load_weights(tmp_path / "evil.npz", build()[0])
 
 
