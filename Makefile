@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 
-.PHONY: install quickstart test lint parity clean
+.PHONY: install quickstart test slow lint parity clean
 
 install: $(VENV)/.installed
 
@@ -19,7 +19,11 @@ quickstart: install
 	    --workdir=$(WORKDIR)
 
 test: install
-	$(BIN)/python -m pytest --ignore=tests/parity
+	$(BIN)/python -m pytest --ignore=tests/parity -m "not slow"
+
+# The same properties at greater length.
+slow: install
+	$(BIN)/python -m pytest --ignore=tests/parity -m slow
 
 lint: install
 	$(BIN)/ruff check .

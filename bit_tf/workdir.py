@@ -72,8 +72,8 @@ class Workdir:
             True if an earlier start of the same run left its mark.
 
         Raises:
-            ValueError: the directory belongs to another run, or holds files
-                that are not ours.
+            ValueError: the directory holds results of another run, or of we
+                do not know which.
         """
         identity = json.loads(json.dumps(identity))
         if self.recipe.exists():
@@ -82,21 +82,26 @@ class Workdir:
                 f"{key} was {_short(old)}, now {_short(new)}"
                 for key, old, new in _differences(found, identity)
             ]
-            if differing:
+            if differing and self._has_results():
                 shown = "; ".join(differing[:4])
                 raise ValueError(
                     f"workdir {self.path} holds another run ({shown}): give "
                     "another --workdir, or the flags in its run.flags to "
                     "continue it."
                 )
-            return True
-        if self.checkpoints.exists() or self.weights.exists():
+            if not differing:
+                return True
+        elif self._has_results():
             raise ValueError(
                 f"workdir {self.path} holds checkpoints or weights but no "
                 "recipe.json that says of which run: give another --workdir."
             )
         write_text(self.recipe, json.dumps(identity, indent=1) + "\n")
         return False
+
+    def _has_results(self) -> bool:
+        """Returns whether there is something here to lose."""
+        return self.weights.exists() or any(self.checkpoints.glob("step-*"))
 
     def truncate_metrics(self, step: int) -> None:
         """Drops rows beyond `step`, which are about to be written again."""

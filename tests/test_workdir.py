@@ -108,13 +108,21 @@ def test_a_run_finds_itself_again(tmp_path):
 def test_another_run_is_refused_and_told_apart(tmp_path, other, names):
     workdir = workdir_lib.Workdir(tmp_path)
     workdir.claim(RUN)
+    (workdir.checkpoints / "step-00000001").mkdir(parents=True)
     with pytest.raises(ValueError, match=names):
         workdir.claim(other)
     assert json.loads(workdir.recipe.read_text()) == RUN
 
 
+def test_a_start_that_left_nothing_does_not_block_the_next(tmp_path):
+    workdir = workdir_lib.Workdir(tmp_path)
+    workdir.claim(RUN)
+    assert not workdir.claim({**RUN, "total_steps": 6})
+    assert workdir.claim({**RUN, "total_steps": 6})
+
+
 def test_foreign_checkpoints_are_not_taken_over(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"no recipe\.json"):
         workdir_lib.Workdir(tmp_path).claim(RUN)
 
