@@ -1,4 +1,4 @@
-"""The sizes behind a name such as R50x1 (sections 3.2 and 4, table of models)."""
+"""The sizes behind a name such as R50x1 (section 3.2)."""
 
 import re
 

@@ -86,9 +86,7 @@ def _assign(path: pathlib.Path, stored, model: keras.Model) -> str | None:
     if head and set(HEAD) <= variables.keys():
         bias = variables[HEAD[1]]
         classes = (
-            _read(path, stored, HEAD[1]).shape[-1]
-            if HEAD[1] in names
-            else None
+            _read(path, stored, HEAD[1]).shape[-1] if HEAD[1] in names else None
         )
         if classes != bias.shape[0]:
             remark = (

@@ -17,9 +17,7 @@ def _stream(seed: int, stream: int) -> tf.Tensor:
     )
 
 
-def index_at(
-    position: tf.Tensor, *, num_examples: int, seed: int
-) -> tf.Tensor:
+def index_at(position: tf.Tensor, *, num_examples: int, seed: int) -> tf.Tensor:
     """Returns which example stands at `position` of the endless sequence.
 
     Position p belongs to epoch p // N. Every epoch is a permutation of its

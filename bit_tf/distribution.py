@@ -71,9 +71,7 @@ def distribute(
     )
 
 
-def check_batch_size(
-    strategy: tf.distribute.Strategy, batch_size: int
-) -> None:
+def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> None:
     """Raises ValueError unless the replicas divide the global batch."""
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -42,7 +43,8 @@ class Evaluation:
         predicted: (N,) classes of the largest logit.
         confidence: (N,) probability of the predicted class.
         label_probability: (N,) probability of the true class.
-        in_top_k: (N,) 1 where the true class is among the five likeliest, else 0.
+        in_top_k: (N,) 1 where the true class is among the five likeliest,
+            else 0.
         losses: (N,) cross-entropies, nats.
     """
 
@@ -156,9 +158,7 @@ def evaluator(
             "labels": labels,
             "predicted": predicted,
             "confidence": tf.gather(probabilities, predicted, batch_dims=1),
-            "label_probability": tf.gather(
-                probabilities, labels, batch_dims=1
-            ),
+            "label_probability": tf.gather(probabilities, labels, batch_dims=1),
             # An integer: booleans cannot be gathered from several devices.
             "in_top_k": tf.cast(
                 tf.math.in_top_k(labels, tf.cast(logits, tf.float32), k),

@@ -6,7 +6,8 @@ import os
 import pathlib
 import stat
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image

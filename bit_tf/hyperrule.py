@@ -42,9 +42,7 @@ class SizeClass:
 SIZE_CLASSES = (
     SizeClass("small", 20_000, 500, 100, 0.0, (200, 300, 400)),
     SizeClass("medium", 500_000, 10_000, 500, 0.1, (3_000, 6_000, 9_000)),
-    SizeClass(
-        "large", float("inf"), 20_000, 500, 0.1, (6_000, 12_000, 18_000)
-    ),
+    SizeClass("large", float("inf"), 20_000, 500, 0.1, (6_000, 12_000, 18_000)),
 )
 
 

@@ -6,7 +6,8 @@ thread or the machine.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 
 import tensorflow as tf
 

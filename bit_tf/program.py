@@ -7,7 +7,8 @@ import pathlib
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from collections.abc import Iterator
 
 from absl import app
 from absl import flags

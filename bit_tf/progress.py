@@ -29,9 +29,7 @@ class Progress:
         stream: where to write; standard output if None.
     """
 
-    def __init__(
-        self, total: int, *, stream: TextIO | None = None
-    ):
+    def __init__(self, total: int, *, stream: TextIO | None = None):
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty()
         self.total = total

@@ -8,9 +8,7 @@ from types import MappingProxyType
 HYPERRULE_TRAIN = (
     "decode|resize({resize})|random_crop({crop})|random_flip|value_range(-1,1)"
 )
-INCEPTION_TRAIN = (
-    "decode|inception_crop({crop})|random_flip|value_range(-1,1)"
-)
+INCEPTION_TRAIN = "decode|inception_crop({crop})|random_flip|value_range(-1,1)"
 SQUASH_EVAL = "decode|resize({crop})|value_range(-1,1)"
 
 
@@ -215,10 +213,19 @@ def override(
 
 def table(recipe: Recipe) -> str:
     """Returns the resolved recipe as text, one "field value source" a line."""
-    shown = (
-        "total_steps batch_size base_lr warmup_steps decay_steps "
-        "decay_factor momentum weight_decay mixup_alpha resize crop"
-    ).split()
+    shown = [
+        "total_steps",
+        "batch_size",
+        "base_lr",
+        "warmup_steps",
+        "decay_steps",
+        "decay_factor",
+        "momentum",
+        "weight_decay",
+        "mixup_alpha",
+        "resize",
+        "crop",
+    ]
     rows = []
     for field in shown:
         value = getattr(recipe, field)

@@ -55,9 +55,7 @@ def write(
         recipe=_recipe_rows(recipe),
         curves=_curves(rows, baseline),
         matrix=(
-            _matrix(final)
-            if len(final.class_names) <= MATRIX_CLASSES
-            else None
+            _matrix(final) if len(final.class_names) <= MATRIX_CLASSES else None
         ),
         pairs=final.confused_pairs(PAIRS),
         per_class=final.per_class(),
@@ -95,7 +93,7 @@ def verdict(summary: dict, baseline: float) -> str:
 
 def _percent(value: float | None) -> str:
     # The space does not break: the sign stays with its number.
-    return "–" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+    return "-" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _template() -> jinja2.Template:

@@ -281,9 +281,7 @@ class BottleneckUnit(keras.layers.Layer):
         self.seed = seed
         dtype = self.dtype_policy
         self.norm_a = GroupNorm(name="group_norm", dtype=dtype)
-        self.conv_a = _seeded_conv(
-            filters, 1, seed=seed, role="a", dtype=dtype
-        )
+        self.conv_a = _seeded_conv(filters, 1, seed=seed, role="a", dtype=dtype)
         self.norm_b = GroupNorm(name="group_norm", dtype=dtype)
         self.conv_b = _seeded_conv(
             filters, 3, strides=strides, seed=seed, role="b", dtype=dtype
@@ -469,9 +467,9 @@ class ResNetV2(keras.Model):
             inputs = keras.Input(
                 (None, None, 3), name="images", dtype=policy.variable_dtype
             )
-            x = RootBlock(
-                channels, seed=seed, name="root_block", dtype=policy
-            )(inputs)  # (B, H/4, W/4, 64w)
+            x = RootBlock(channels, seed=seed, name="root_block", dtype=policy)(
+                inputs
+            )  # (B, H/4, W/4, 64w)
             for index, num_units in enumerate(architecture.UNITS[depth]):
                 block_name = f"block{index + 1}"
                 # (B, H/4, ...), then H/8, H/16, H/32 with 256w, 512w, ...
@@ -490,9 +488,9 @@ class ResNetV2(keras.Model):
                 name="pre_logits", dtype=policy.variable_dtype
             )(x)  # (B, 2048w)
             if num_classes is not None:
-                x = Head(
-                    num_classes, name="head", dtype=policy.variable_dtype
-                )(x)  # (B, classes)
+                x = Head(num_classes, name="head", dtype=policy.variable_dtype)(
+                    x
+                )  # (B, classes)
         super().__init__(inputs, x, name=name)
         self.depth = depth
         self.width = width
@@ -508,9 +506,7 @@ class ResNetV2(keras.Model):
         strides 4, 4, 8, 16, 32; "pre_logits" is (B, 2048 * width); "logits",
         where there is a head, (B, classes).
         """
-        outputs = {
-            name: self.get_layer(name).output for name in ENDPOINTS[:-1]
-        }
+        outputs = {name: self.get_layer(name).output for name in ENDPOINTS[:-1]}
         if self.num_classes is not None:
             outputs["logits"] = self.get_layer("head").output
         return outputs

@@ -117,7 +117,7 @@ def _tfds(
 ) -> tuple[examples_lib.Examples, examples_lib.Examples]:
     tfds = import_tfds()
     try:
-        builder = tfds.builder(task.location, data_dir=data_dir)
+        builder = tfds.builder(_full(task.location), data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
         raise ValueError(
             f"unknown TensorFlow Datasets name {task.location!r}: see "
@@ -162,6 +162,14 @@ def _tfds(
         _read_split(tfds, builder, split, image_key, label_key, names)
         for split in (task.train_split, eval_split)
     )
+
+
+def _full(name: str) -> str:
+    """Writes "set:2.*" as TFDS wants it, "set:2.*.*"."""
+    base, colon, version = name.partition(":")
+    if version.endswith(".*"):
+        version += ".*" * (2 - version.count("."))
+    return base + colon + version
 
 
 def _first_line(error: Exception) -> str:

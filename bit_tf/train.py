@@ -124,8 +124,7 @@ _TRAIN_SPLIT = flags.DEFINE_string(
 _EVAL_SPLIT = flags.DEFINE_string(
     "eval_split",
     None,
-    "TFDS split to evaluate on, or sub-folder. Default: test, else "
-    "validation.",
+    "TFDS split to evaluate on, or sub-folder. Default: test, else validation.",
 )
 _SPLIT_SEED = flags.DEFINE_integer(
     "split_seed",

@@ -132,7 +132,11 @@ def run(
         command=command,
     )
     log(f"training and evaluation took {progress_lib.duration(seconds)}")
-    log(report.verdict(final.summary(), report.majority_baseline(train, evaluation)))
+    log(
+        report.verdict(
+            final.summary(), report.majority_baseline(train, evaluation)
+        )
+    )
     return final
 
 

@@ -16,18 +16,18 @@ CROP = 224
 def recipe(
     *, num_examples: int, batch_size: int | None = None
 ) -> recipe_lib.Recipe:
-    """Returns the schedule of BiT-S and BiT-M for a training set.
+    """Returns the schedule of BiT-S for a training set.
 
-    Epochs become steps once, here: steps = epochs * examples / batch, rounded. The learning rate follows the batch, 0.03 * batch / 256. The loss is
-    the softmax cross-entropy of BiT-S.
+    Epochs become steps once, here: steps = epochs * examples / batch,
+    rounded. The learning rate follows the batch, 0.03 * batch / 256. The loss
+    is the softmax cross-entropy of BiT-S.
 
     Args:
         num_examples: training examples.
         batch_size: examples per step; the paper's 4096 if None.
 
     Raises:
-        ValueError: no examples, or a set so small that the warm-up of 5,000
-            steps does not fit; give --warmup_steps then.
+        ValueError: no examples, or a batch below 1.
     """
     if num_examples < 1:
         raise ValueError(

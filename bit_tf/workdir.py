@@ -7,7 +7,8 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from collections.abc import Iterator
 
 MANIFEST = "MANIFEST.json"
 KEEP_CHECKPOINTS = 2

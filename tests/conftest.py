@@ -41,9 +41,7 @@ def image_folder(tmp_path):
     for split, count in (("train", 6), ("test", 5)):
         for name, value in (("dark", 60), ("light", 190)):
             for number in range(count):
-                save_image(
-                    root / split / name / f"{number}.png", value=value
-                )
+                save_image(root / split / name / f"{number}.png", value=value)
     return root
 
 

@@ -128,9 +128,7 @@ def test_the_newest_whole_state_is_restored(tmp_path):
     for step in (1, 2, 3):
         scramble(model.variables, step)
         scramble(optimizer.velocities, 10 + step)
-        checkpoint.save(
-            tmp_path, step=step, model=model, optimizer=optimizer
-        )
+        checkpoint.save(tmp_path, step=step, model=model, optimizer=optimizer)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "step-00000002",
         "step-00000003",
@@ -158,9 +156,7 @@ def test_the_newest_whole_state_is_restored(tmp_path):
 def test_nothing_to_restore_is_step_zero(tmp_path):
     model, optimizer = build()
     for path in (tmp_path / "none", tmp_path):
-        assert (
-            checkpoint.restore(path, model=model, optimizer=optimizer) == 0
-        )
+        assert checkpoint.restore(path, model=model, optimizer=optimizer) == 0
 
 
 def test_a_half_written_state_is_ignored_and_removed(tmp_path):

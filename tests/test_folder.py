@@ -41,9 +41,7 @@ def test_one_folder_is_split_by_a_seed(tmp_path):
             save_image(tmp_path / name / f"{number}.png", value=90)
 
     def names(seed):
-        train, evaluation, remarks = folder.load(
-            str(tmp_path), split_seed=seed
-        )
+        train, evaluation, remarks = folder.load(str(tmp_path), split_seed=seed)
         assert not set(train.names) & set(evaluation.names)
         assert train.class_counts().tolist() == [16, 16]
         assert evaluation.class_counts().tolist() == [4, 4]

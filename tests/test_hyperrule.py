@@ -29,9 +29,7 @@ def rule(examples=1000, height=300, width=400, model="R50x1", **kwargs):
         (1_281_167, 20_000, (6000, 12000, 18000), 0.1),
     ],
 )
-def test_schedule_follows_the_number_of_examples(
-    examples, steps, decay, mixup
-):
+def test_schedule_follows_the_number_of_examples(examples, steps, decay, mixup):
     recipe = rule(examples)
     assert recipe.total_steps == steps
     assert recipe.decay_steps == decay
@@ -83,10 +81,19 @@ def test_resolution_follows_the_image_area(
 @pytest.mark.parametrize("reading", hyperrule.READINGS)
 def test_every_number_has_a_source(reading):
     recipe = rule(reading=reading)
-    for field in (
-        "total_steps batch_size base_lr warmup_steps decay_steps "
-        "decay_factor momentum weight_decay mixup_alpha resize crop"
-    ).split():
+    for field in [
+        "total_steps",
+        "batch_size",
+        "base_lr",
+        "warmup_steps",
+        "decay_steps",
+        "decay_factor",
+        "momentum",
+        "weight_decay",
+        "mixup_alpha",
+        "resize",
+        "crop",
+    ]:
         assert recipe.sources[field]
 
 

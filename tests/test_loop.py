@@ -51,9 +51,7 @@ def train(name, dtype):
     rules = recipe()
     strategy = distribution.build(name)
     model, optimizer = build(strategy, rules, dtype)
-    steps = loop.train_steps(
-        model, optimizer, batch_size=4, strategy=strategy
-    )
+    steps = loop.train_steps(model, optimizer, batch_size=4, strategy=strategy)
     batches = data.for_training(EXAMPLES, rules, seed=0)
     iterator = iter(distribution.distribute(strategy, batches))
     for _ in range(10):
@@ -67,9 +65,7 @@ def train(name, dtype):
 def test_two_devices_equal_one_after_ten_steps():
     assert distribution.build("mirrored").num_replicas_in_sync == 2
     one, two = train("one_device", "float64"), train("mirrored", "float64")
-    fresh = build(
-        distribution.build("one_device"), recipe(), "float64"
-    )[0]
+    fresh = build(distribution.build("one_device"), recipe(), "float64")[0]
     moved = 0.0
     for v in fresh.variables:
         moved = max(moved, np.abs(v.numpy() - one[v.path]).max())
@@ -88,9 +84,7 @@ def first_gradients(name):
     head = model.get_layer("head").conv.kernel
     # A zero head would stop every gradient but its own.
     head.assign(rng.normal(size=head.shape) * 0.01)
-    steps = loop.train_steps(
-        model, optimizer, batch_size=4, strategy=strategy
-    )
+    steps = loop.train_steps(model, optimizer, batch_size=4, strategy=strategy)
     batches = data.for_training(EXAMPLES, rules, seed=0)
     steps(
         iter(distribution.distribute(strategy, batches)),
@@ -120,8 +114,13 @@ def run(path, *, stop=None, checkpoint_every=2, name="one_device", **kwargs):
     def evaluate(step):
         if step == stop:
             raise KeyboardInterrupt
-        return {"top1": 0.5, "top1_low": 0.4, "top1_high": 0.6, "loss": 1.0,
-                "examples": 2}
+        return {
+            "top1": 0.5,
+            "top1_low": 0.4,
+            "top1_high": 0.6,
+            "loss": 1.0,
+            "examples": 2,
+        }
 
     first = checkpoint.restore(
         workdir.checkpoints, model=model, optimizer=optimizer
@@ -201,8 +200,7 @@ def test_several_steps_a_call_equal_single_ones(whole, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_and_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="not finite.*lower --base_lr"):
-        run(tmp_path / "run", base_lr=1e30, warmup_steps=0,
-            checkpoint_every=1)
+        run(tmp_path / "run", base_lr=1e30, warmup_steps=0, checkpoint_every=1)
     for state in (tmp_path / "run" / "checkpoints").glob("step-*"):
         with np.load(state / "weights.npz") as stored:
             for key in stored.files:

@@ -115,9 +115,7 @@ def test_group_norm_takes_statistics_in_float32(policy):
     x = np.random.default_rng(0).normal(size=(1, 4, 4, 32)) * 3e4
     x = np.clip(x, -6e4, 6e4).astype(np.float16).astype(np.float32)
     layer = resnet_v2.GroupNorm(dtype=policy)
-    found = keras.ops.convert_to_numpy(
-        keras.ops.cast(layer(x), "float32")
-    )
+    found = keras.ops.convert_to_numpy(keras.ops.cast(layer(x), "float32"))
     wanted = numpy_group_norm(
         keras.ops.convert_to_numpy(
             keras.ops.cast(keras.ops.cast(x, layer.compute_dtype), "float32")
@@ -170,9 +168,7 @@ def test_convolution_pads_alike_on_every_side(size, kernel_size, strides):
     for i in range(found.shape[1]):
         for j in range(found.shape[2]):
             top, left = i * strides, j * strides
-            window = padded[
-                top : top + kernel_size, left : left + kernel_size
-            ]
+            window = padded[top : top + kernel_size, left : left + kernel_size]
             wanted = np.tensordot(window, kernel, axes=3)
             np.testing.assert_allclose(found[0, i, j], wanted, atol=2e-4)
     assert found.shape == layer.compute_output_shape(x.shape)

@@ -124,7 +124,10 @@ def test_weights_are_in_the_published_layout(finished):
     stored = weights(finished[0])
     assert stored["resnet/head/conv2d/kernel"].shape == (1, 1, 1024, 2)
     assert stored["resnet/root_block/standardized_conv2d/kernel"].shape == (
-        7, 7, 3, 32
+        7,
+        7,
+        3,
+        32,
     )
 
 
@@ -236,9 +239,7 @@ def test_wrong_flags_are_one_line(flags, names, tmp_path):
 
 
 def test_an_unknown_tfds_name_is_one_line(tmp_path):
-    line = refused(
-        "--dataset=no_such_set", f"--workdir={tmp_path / 'run'}"
-    )
+    line = refused("--dataset=no_such_set", f"--workdir={tmp_path / 'run'}")
     assert "no_such_set" in line
 
 
@@ -257,9 +258,7 @@ def test_a_folder_with_a_broken_image_is_one_line(image_folder, tmp_path):
 
 def test_the_workdir_of_another_run_is_kept(finished):
     workdir, _, flags = finished
-    before = {
-        p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()
-    }
+    before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
     line = refused(*flags, "--total_steps=7")
     assert "total_steps was 6, now 7" in line
     after = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
@@ -274,8 +273,12 @@ def test_a_workdir_that_is_a_file_is_one_line(tmp_path):
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
     """A limit on file sizes stands in for a full disk: weights do not fit."""
     flags = (
-        DATASET, "--examples_per_class=2", "--noexport",
-        f"--workdir={tmp_path / 'run'}", "--checkpoint_every=2", *TINY,
+        DATASET,
+        "--examples_per_class=2",
+        "--noexport",
+        f"--workdir={tmp_path / 'run'}",
+        "--checkpoint_every=2",
+        *TINY,
     )
 
     def limit():
@@ -303,13 +306,15 @@ def test_help_and_wrong_flags_need_no_tensorflow(flag):
     assert "| keras" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "kills", [2, pytest.param(5, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_ends_bit_equal(tmp_path, kills):
     flags = (
-        DATASET, "--examples_per_class=4", "--noexport",
-        "--checkpoint_every=3", *TINY, "--total_steps=120",
+        DATASET,
+        "--examples_per_class=4",
+        "--noexport",
+        "--checkpoint_every=3",
+        *TINY,
+        "--total_steps=120",
     )
     whole = run(*flags, f"--workdir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr

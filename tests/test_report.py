@@ -1,0 +1,133 @@
+"""The report says how good, how sure, and shows what went wrong."""
+
+import numpy as np
+import pytest
+
+from bit_tf import evaluation as evaluation_lib
+from bit_tf import report
+from bit_tf import workdir as workdir_lib
+from tests.test_data import make_examples
+from tests.test_data import make_recipe
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "baseline", "judged"),
+    [
+        (0.6, 0.8, 0.5, "better than"),
+        (0.4, 0.8, 0.5, "not distinguishable from"),
+        (0.1, 0.3, 0.5, "worse than"),
+    ],
+)
+def test_the_verdict_compares_the_interval(low, high, baseline, judged):
+    summary = {
+        "top1": 0.7,
+        "top1_low": low,
+        "top1_high": high,
+        "examples": 1234,
+    }
+    text = report.verdict(summary, baseline)
+    assert f"{judged} always naming the largest class" in text
+    assert f"70.0{NO_BREAK}% of 1,234 images right" in text
+
+
+def test_the_baseline_is_training_s_largest_class():
+    train = make_examples(4)  # labels 0 1 2 0
+    evaluation = make_examples(5, classes=3).subset(np.array([0, 1, 1, 4]))
+    assert report.majority_baseline(train, evaluation) == 0.25
+
+
+def final(count, classes=3):
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    predicted = labels.copy()
+    predicted[:4] = (labels[:4] + 1) % classes
+    return evaluation_lib.Evaluation(
+        class_names=("<script>alert(1)</script>", "a&b", "$c$")[:classes],
+        labels=labels,
+        predicted=predicted,
+        confidence=rng.uniform(size=count),
+        label_probability=rng.uniform(size=count),
+        in_top_k=np.ones(count, int),
+        losses=rng.uniform(size=count),
+    )
+
+
+@pytest.fixture
+def page(tmp_path):
+    workdir = workdir_lib.Workdir(tmp_path)
+    for step in (1, 2):
+        workdir.append_metrics(
+            {
+                "step": step,
+                "train_loss": 1.0 / step,
+                "train_accuracy": 0.5,
+                "lr": 0.1,
+                "images_per_second": 9.0,
+            }
+        )
+        workdir.append_metrics({"step": step, **final(12).summary()})
+    report.write(
+        workdir,
+        recipe=make_recipe(),
+        model="R26x0.5",
+        train=make_examples(20),
+        evaluation=make_examples(12),
+        final=final(12),
+        command="python -m bit_tf.train --dataset='a <b>'",
+    )
+    return workdir.report.read_text()
+
+
+def test_foreign_text_is_escaped(page):
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "a&amp;b" in page
+    assert "a &lt;b&gt;" in page
+
+
+def test_the_page_needs_no_network(page):
+    assert 'src="http' not in page and "href=" not in page
+
+
+def test_the_worst_come_first(page):
+    evaluation = final(12)
+    wrong = np.flatnonzero(~evaluation.correct)
+    worst = wrong[np.argmin(evaluation.label_probability[wrong])]
+    section = page.split("Most wrong")[1].split("Some at random")[0]
+    assert section.count("<figure>") == 4
+    assert section.index(f">{worst}</span>") == min(
+        section.index(f">{i}</span>") for i in wrong
+    )
+
+
+def test_every_class_and_number_is_there(page):
+    table = page.split("Class by class")[1].split("The recipe")[0]
+    assert table.count("<tr>") == 4
+    assert f"66.7{NO_BREAK}% of 12 images right" in page
+
+
+def test_a_run_without_mistakes_has_a_page_too(tmp_path):
+    count = 6
+    labels = np.arange(count) % 3
+    perfect = evaluation_lib.Evaluation(
+        class_names=("a", "b", "c"),
+        labels=labels,
+        predicted=labels,
+        confidence=np.ones(count),
+        label_probability=np.ones(count),
+        in_top_k=np.ones(count, int),
+        losses=np.zeros(count),
+    )
+    workdir = workdir_lib.Workdir(tmp_path)
+    report.write(
+        workdir,
+        recipe=make_recipe(),
+        model="R26x0.5",
+        train=make_examples(9),
+        evaluation=make_examples(count),
+        final=perfect,
+        command="",
+    )
+    assert "every image was right" in workdir.report.read_text()
