@@ -39,6 +39,32 @@ def parse_name(name: str) -> tuple[int, float]:
     return depth, width
 
 
+def activations(name: str, side: int) -> int:
+    """Returns how many numbers the convolutions put out for one image.
+
+    Args:
+        name: e.g. "R50x1".
+        side: of the square image, pixels.
+    """
+    depth, width = parse_name(name)
+
+    def pixels(stride: int) -> int:
+        return (-(-side // stride)) ** 2
+
+    channels = int(BASE_CHANNELS * width)
+    total = pixels(2) * channels
+    for index, units in enumerate(UNITS[depth]):
+        middle = channels * 2**index
+        stride = 4 * 2**index
+        # a, b, c of every unit and one shortcut; the first a is not yet
+        # strided.
+        total += units * 6 * middle * pixels(stride)
+        total += 4 * middle * pixels(stride)
+        if index:
+            total += middle * (pixels(stride // 2) - pixels(stride))
+    return total
+
+
 def is_published(name: str) -> bool:
     """Returns whether a name stands for released weights, "BiT-M-R50x1"."""
     return name.startswith("BiT-")

@@ -102,7 +102,8 @@ def for_training(
     dataset = dataset.batch(recipe.batch_size, drop_remainder=True)
     if recipe.mixup_alpha:
         dataset = dataset.enumerate(start=first_step).map(mix)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    # One batch ahead: of 512 images at 384 pixels each is 0.9 GB.
+    return dataset.prefetch(1)
 
 
 def for_evaluation(
@@ -134,9 +135,7 @@ def for_evaluation(
     dataset = tf.data.Dataset.range(padded).map(
         load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(
-        tf.data.AUTOTUNE
-    )
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(1)
 
 
 def find_undecodable(examples: examples_lib.Examples) -> list[str]:

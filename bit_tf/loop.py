@@ -8,6 +8,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from bit_tf import architecture
 from bit_tf import checkpoint
 from bit_tf import distribution
 from bit_tf import estimate
@@ -18,9 +19,31 @@ from bit_tf import workdir as workdir_lib
 
 LOG_ROWS = 200
 CHECKPOINT_EVERY_SECONDS = 300.0
+# A step larger than this is computed in parts. Room for the activations, of
+# which training keeps about four copies in float32 (conv, norm, scale, ReLU).
+MICRO_BATCH_BYTES = 2 * 2**30
+BYTES_PER_ACTIVATION = 16
 # Between two looks of the host an accelerator makes this many steps; on a
 # CPU the host's share of a step is negligible.
 ACCELERATOR_STEPS_PER_CALL = 10
+
+
+def micro_batch_size(model_name: str, *, crop: int, replica_batch: int) -> int:
+    """Returns how many images of a replica are computed at once.
+
+    The largest divisor of the replica's batch whose activations fit into
+    MICRO_BATCH_BYTES. GroupNorm sees each image alone, so that the parts add
+    up to the whole.
+    """
+    per_image = BYTES_PER_ACTIVATION * architecture.activations(
+        model_name, crop
+    )
+    fitting = max(1, MICRO_BATCH_BYTES // per_image)
+    return max(
+        size
+        for size in range(1, min(fitting, replica_batch) + 1)
+        if replica_batch % size == 0
+    )
 
 
 def train_steps(
@@ -29,6 +52,7 @@ def train_steps(
     *,
     batch_size: int,
     strategy: tf.distribute.Strategy,
+    micro_batch: int | None = None,
 ) -> Callable:
     """Compiles the update: softmax cross-entropy averaged over the batch.
 
@@ -38,13 +62,18 @@ def train_steps(
             gradients of the replicas.
         batch_size: examples per update over all replicas.
         strategy: which devices share each batch.
+        micro_batch: images that a replica computes at once, a divisor of its
+            share of the batch; None for all of them.
 
     Returns:
         A function of (iterator over distributed batches, number of steps)
         that returns (sum of losses, number of correct examples) over them.
     """
+    replica_batch = batch_size // strategy.num_replicas_in_sync
+    parts = replica_batch // (micro_batch or replica_batch)
 
-    def replica_step(images, labels):
+    def forward_backward(images, labels):
+        """Returns the sum of losses, the correct ones, and gradients."""
         with tf.GradientTape() as tape:
             logits = model(images, training=True)
             labels = tf.cast(labels, logits.dtype)
@@ -52,23 +81,68 @@ def train_steps(
                 tf.nn.softmax_cross_entropy_with_logits(labels, logits)
             )
             share = loss / tf.cast(batch_size, loss.dtype)
-        weights = model.trainable_variables
-        gradients = tape.gradient(share, [w.value for w in weights])
-        optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        gradients = tape.gradient(
+            share, [w.value for w in model.trainable_variables]
+        )
         correct = tf.argmax(logits, axis=-1) == tf.argmax(labels, axis=-1)
-        return tf.cast(loss, tf.float64), tf.reduce_sum(
-            tf.cast(correct, tf.int64)
+        return (
+            tf.cast(loss, tf.float64),
+            tf.reduce_sum(tf.cast(correct, tf.int64)),
+            gradients,
+        )
+
+    def replica_step(images, labels):
+        if parts == 1:
+            loss, correct, gradients = forward_backward(images, labels)
+        else:
+            loss = tf.zeros((), tf.float64)
+            correct = tf.zeros((), tf.int64)
+            gradients = [
+                tf.zeros(w.shape, w.dtype) for w in model.trainable_variables
+            ]
+            for part in tf.range(parts):
+                # One after the other, or nothing would be saved.
+                tf.autograph.experimental.set_loop_options(
+                    parallel_iterations=1
+                )
+                own = slice(part * micro_batch, (part + 1) * micro_batch)
+                more = forward_backward(images[own], labels[own])
+                loss += more[0]
+                correct += more[1]
+                gradients = [
+                    a + b for a, b in zip(gradients, more[2], strict=True)
+                ]
+        optimizer.apply_gradients(
+            zip(gradients, model.trainable_variables, strict=True)
+        )
+        return loss, correct
+
+    def step(iterator):
+        outputs = strategy.run(replica_step, args=next(iterator))
+        return tuple(
+            strategy.reduce("SUM", output, axis=None) for output in outputs
         )
 
     @tf.function
-    def steps(iterator, count):
+    def several_steps(iterator, count):
         loss = tf.zeros((), tf.float64)
         correct = tf.zeros((), tf.int64)
         for _ in tf.range(count):
-            outputs = strategy.run(replica_step, args=next(iterator))
-            loss += strategy.reduce("SUM", outputs[0], axis=None)
-            correct += strategy.reduce("SUM", outputs[1], axis=None)
+            more = step(iterator)
+            loss += more[0]
+            correct += more[1]
         return loss, correct
+
+    if parts == 1:
+        return several_steps
+    # A loop of steps around the loop of parts trips over a bug of
+    # TensorFlow's graph optimiser, which leaks temporary variables there. Such
+    # steps are long, and the host may as well call each.
+    one_step = tf.function(step)
+
+    def steps(iterator, count):
+        totals = [one_step(iterator) for _ in range(int(count))]
+        return tuple(sum(column) for column in zip(*totals, strict=True))
 
     return steps
 
@@ -106,6 +180,7 @@ def run(
     first_step: int = 0,
     eval_every: int | None = None,
     checkpoint_every: int | None = None,
+    micro_batch: int | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
     """Trains from `first_step` to the end of the recipe.
@@ -121,6 +196,7 @@ def run(
         first_step: updates made before.
         eval_every: steps between evaluations; None for only at the end.
         checkpoint_every: steps between states; None for every five minutes.
+        micro_batch: images that a replica computes at once; None for all.
         log: called with lines for the user.
 
     Raises:
@@ -129,7 +205,11 @@ def run(
     """
     total = recipe.total_steps
     steps = train_steps(
-        model, optimizer, batch_size=recipe.batch_size, strategy=strategy
+        model,
+        optimizer,
+        batch_size=recipe.batch_size,
+        strategy=strategy,
+        micro_batch=micro_batch,
     )
     schedule = optimizer_lib.schedule(recipe)
     log_every = max(1, total // LOG_ROWS)

@@ -20,6 +20,9 @@ from bit_tf import resnet_v2
 from bit_tf import saved_model
 from bit_tf import workdir as workdir_lib
 
+# Images per device; larger batches are no faster.
+MAX_EVAL_BATCH = 64
+
 
 def run(
     *,
@@ -71,9 +74,18 @@ def run(
     first_step = checkpoint.restore(
         workdir.checkpoints, model=model, optimizer=optimizer, log=log
     )
+    replica_batch = recipe.batch_size // strategy.num_replicas_in_sync
+    micro_batch = loop.micro_batch_size(
+        model_name, crop=recipe.crop, replica_batch=replica_batch
+    )
     log(
         f"network {model_name}: {model.count_params():,} parameters, "
-        f"{distribution.describe(strategy)}"
+        f"{distribution.describe(strategy)}, {replica_batch} images each"
+        + (
+            f", computed {micro_batch} at a time to fit into memory"
+            if micro_batch < replica_batch
+            else ""
+        )
     )
     if first_step:
         log(f"continuing at step {first_step} of {recipe.total_steps}")
@@ -83,7 +95,11 @@ def run(
     evaluate = evaluation_lib.evaluator(
         model,
         batches=data.for_evaluation(
-            evaluation, recipe, batch_size=_eval_batch_size(recipe, strategy)
+            evaluation,
+            recipe,
+            # Without gradients a fraction of the memory is enough.
+            batch_size=strategy.num_replicas_in_sync
+            * min(MAX_EVAL_BATCH, 4 * micro_batch),
         ),
         num_examples=len(evaluation),
         class_names=train.class_names,
@@ -111,6 +127,7 @@ def run(
             first_step=first_step,
             eval_every=eval_every,
             checkpoint_every=checkpoint_every,
+            micro_batch=micro_batch,
             log=log,
         )
         # A run that had ended already comes here without a step.
@@ -138,14 +155,6 @@ def run(
         )
     )
     return final
-
-
-def _eval_batch_size(
-    recipe: recipe_lib.Recipe, strategy: tf.distribute.Strategy
-) -> int:
-    """Returns a batch no larger than training's that the replicas divide."""
-    replicas = strategy.num_replicas_in_sync
-    return max(replicas, min(recipe.batch_size, 64 * replicas))
 
 
 def _name_the_image(error, train, evaluation) -> None:

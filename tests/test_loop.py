@@ -46,12 +46,18 @@ def build(strategy, rules, dtype=None):
     return model, optimizer
 
 
-def train(name, dtype):
+def train(name, dtype, micro_batch=None):
     """Ten steps; returns the weights by path."""
     rules = recipe()
     strategy = distribution.build(name)
     model, optimizer = build(strategy, rules, dtype)
-    steps = loop.train_steps(model, optimizer, batch_size=4, strategy=strategy)
+    steps = loop.train_steps(
+        model,
+        optimizer,
+        batch_size=4,
+        strategy=strategy,
+        micro_batch=micro_batch,
+    )
     batches = data.for_training(EXAMPLES, rules, seed=0)
     iterator = iter(distribution.distribute(strategy, batches))
     for _ in range(10):
@@ -62,9 +68,18 @@ def train(name, dtype):
     }
 
 
-def test_two_devices_equal_one_after_ten_steps():
+@pytest.fixture(scope="module")
+def one():
+    return train("one_device", "float64")
+
+
+@pytest.mark.parametrize(
+    ("name", "micro_batch"),
+    [("mirrored", None), ("one_device", 2), ("mirrored", 1)],
+)
+def test_devices_and_parts_add_up_to_the_same_ten_steps(one, name, micro_batch):
     assert distribution.build("mirrored").num_replicas_in_sync == 2
-    one, two = train("one_device", "float64"), train("mirrored", "float64")
+    two = train(name, "float64", micro_batch)
     fresh = build(distribution.build("one_device"), recipe(), "float64")[0]
     moved = 0.0
     for v in fresh.variables:
@@ -221,6 +236,18 @@ def test_a_long_run_is_told_how_to_be_short():
     *_, (flags, seconds) = estimate.shortcuts(rules, 6000.0)
     assert flags == "--crop=128 --batch_size=64 --total_steps=14"
     assert seconds == pytest.approx(14 * 6000 / 72)
+
+
+def test_parts_fit_into_memory():
+    def size(name, crop, batch=512):
+        return loop.micro_batch_size(name, crop=crop, replica_batch=batch)
+
+    assert size("R26x0.5", 32) == 512
+    assert 512 % size("R26x0.5", 384) == 0
+    assert size("R26x0.5", 384) < 32
+    assert size("R152x4", 480) == 1
+    assert size("R26x0.5", 384, batch=7) == 7
+    assert size("R50x1", 384, batch=7) == 1
 
 
 def test_events_are_scalars_that_tensorboard_reads(tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bit_tf import architecture
 from bit_tf import resnet_v2
 
 
@@ -43,6 +44,25 @@ def test_parameter_counts_of_the_giants_from_shapes(name, parameters):
         model = resnet_v2.build(name)
     total = sum(int(np.prod(v.shape)) for v in model.variables)
     assert total == parameters
+
+
+# Conv-output activations in millions, from the released models' sizes; the
+# one of R50x1 at 224 pixels is also timm's published count.
+@pytest.mark.parametrize(
+    ("name", "side", "millions"),
+    [
+        ("R50x1", 128, 3.6),
+        ("R50x1", 224, 11.1),
+        ("R50x1", 480, 51.0),
+        ("R50x3", 384, 98.0),
+        ("R101x1", 224, 16.2),
+        ("R152x2", 384, 133),
+        ("R152x4", 480, 414),
+    ],
+)
+def test_activation_counts(name, side, millions):
+    found = architecture.activations(name, side) / 1e6
+    assert found == pytest.approx(millions, rel=0.02)
 
 
 def published_keys(depth_units, width, classes):
