@@ -19,6 +19,7 @@ from bit_tf import workdir as workdir_lib
 
 LOG_ROWS = 200
 CHECKPOINT_EVERY_SECONDS = 300.0
+LONG_STEP_SECONDS = 30.0
 # A step larger than this is computed in parts. Room for the activations, of
 # which training keeps about four copies in float32 (conv, norm, scale, ReLU).
 MICRO_BATCH_BYTES = 2 * 2**30
@@ -300,19 +301,23 @@ class _Pace:
         self._recipe = recipe
         self._log = log
         self._told = False
-        self._started: float | None = None
+        self._since = time.monotonic()
+        self._first = True
         self._steps = 0
 
     def step(self, count: int, *, remaining: int) -> None:
         if self._told:
             return
-        if self._started is None:
-            # The first call compiles; timing begins after it.
-            self._started = time.monotonic()
-            return
         self._steps += count
-        seconds = time.monotonic() - self._started
-        if self._steps < 3 or (seconds < 2 and self._steps < 20):
+        seconds = time.monotonic() - self._since
+        # The first call compiles, some ten seconds: it is timed only where it
+        # was much longer than that.
+        if self._first and seconds < LONG_STEP_SECONDS:
+            self._first = False
+            self._since = time.monotonic()
+            self._steps = 0
+            return
+        if seconds < 2 and self._steps < 20:
             return
         self._told = True
         each = seconds / self._steps

@@ -28,6 +28,12 @@ def run(main: Callable[[], None]) -> None:
     # Before TensorFlow is imported. oneDNN makes the backward convolutions
     # 1.4 times faster on processors without AVX512_VNNI, where it is off.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        _fail(
+            f"KERAS_BACKEND={backend}: bit_tf runs on TensorFlow; unset it, or "
+            "set it to tensorflow."
+        )
 
     def guarded(argv):
         if len(argv) > 1:

@@ -192,28 +192,35 @@ def _usual_eval_split(builder, task: tasks.Task) -> str:
 def _read_split(
     tfds, builder, split: str, image_key: str, label_key: str, names
 ) -> examples_lib.Examples:
+    contents, labels, total = [], [], 0
     try:
         dataset = builder.as_dataset(
             split=split,
             shuffle_files=False,
-            decoders={image_key: tfds.decode.SkipDecoding()},
+            decoders=tfds.decode.PartialDecoding(
+                {image_key: True, label_key: True},
+                decoders={image_key: tfds.decode.SkipDecoding()},
+            ),
         )
-    except (ValueError, KeyError, AssertionError) as error:
+        for row in dataset.as_numpy_iterator():
+            contents.append(bytes(row[image_key]))
+            labels.append(int(row[label_key]))
+            total += len(contents[-1])
+            if total > MAX_BYTES_IN_MEMORY:
+                break
+    except Exception as error:
+        # Split texts that TFDS cannot read, and files that are damaged.
         raise ValueError(
-            f"dataset {builder.name!r}, split {split!r}: {_first_line(error)}"
+            f"dataset {builder.name!r}, split {split!r} cannot be read: "
+            f"{_first_line(error)}"
         ) from error
-    contents, labels, total = [], [], 0
-    for row in dataset.as_numpy_iterator():
-        contents.append(bytes(row[image_key]))
-        labels.append(int(row[label_key]))
-        total += len(contents[-1])
-        if total > MAX_BYTES_IN_MEMORY:
-            raise ValueError(
-                f"dataset {builder.name!r}, split {split!r} has more than "
-                f"{MAX_BYTES_IN_MEMORY >> 30} GiB of encoded images, which "
-                "are held in memory: take a part of it, such as "
-                f"--train_split='{split.split('[')[0]}[:10%]'."
-            )
+    if total > MAX_BYTES_IN_MEMORY:
+        raise ValueError(
+            f"dataset {builder.name!r}, split {split!r} has more than "
+            f"{MAX_BYTES_IN_MEMORY >> 30} GiB of encoded images, which are "
+            "held in memory: take a part of it, such as "
+            f"--train_split='{split.split('[')[0]}[:10%]'."
+        )
     if not contents:
         raise ValueError(
             f"dataset {builder.name!r}, split {split!r} is empty: choose "

@@ -1,5 +1,7 @@
 """Tasks by name: the shipped set, and TensorFlow Datasets."""
 
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from bit_tf import sources
 from bit_tf import tasks
+from tests.conftest import ROOT
 
 
 def test_the_shipped_set_is_what_its_licence_file_says():
@@ -109,12 +112,28 @@ def test_a_tfds_name_gives_train_and_test(prepared):
     assert train.in_memory
 
 
+def test_a_prepared_set_is_read_without_its_script(prepared):
+    code = (
+        "from bit_tf import sources, tasks;"
+        "train, _ = sources.load(tasks.parse('tiny_colours:2.*'), "
+        f"data_dir={str(prepared)!r}); print(len(train), train.class_names)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    ).stdout
+    assert printed == "30 ('red', 'green', 'blue')\n"
+
+
 def test_versions_and_split_texts(prepared):
     train, evaluation = load(
         prepared,
         "tiny_colours:2.*",
-        train_split="train[:50%]+train[27:]",
-        eval_split="train[50%:27]",
+        train_split="train[:50%]+train[27:30]",
+        eval_split="train[15:27]",
     )
     assert (len(train), len(evaluation)) == (18, 12)
 

@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.conftest import save_image
 
+DATASET = "--dataset=builtin:patches"
 TINY = ("--crop=32", "--batch_size=4", "--total_steps=6", "--base_lr=0.02")
 
 
@@ -190,6 +191,25 @@ def test_weights_of_a_run_start_another(finished, tmp_path):
     assert "10 images to train on, 320 to evaluate on" in done.stdout
 
 
+def test_the_upstream_recipe_trains(tmp_path):
+    done = run(
+        DATASET,
+        "--recipe=upstream",
+        "--examples_per_class=2",
+        "--batch_size=4",
+        "--crop=32",
+        "--total_steps=3",
+        "--eval_every=3",
+        "--noexport",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "recipe upstream/BiT-S" in done.stdout
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["weight_decay"] == 1e-4
+    assert "inception_crop(32)" in recipe["train_preprocessing"]
+
+
 def refused(*flags, **kwargs):
     """Returns the one line of a run that must be refused."""
     done = run(*flags, **kwargs)
@@ -199,9 +219,6 @@ def refused(*flags, **kwargs):
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("bit_tf.")
     return lines[0]
-
-
-DATASET = "--dataset=builtin:patches"
 
 
 @pytest.mark.parametrize(
@@ -241,6 +258,11 @@ def test_wrong_flags_are_one_line(flags, names, tmp_path):
 def test_an_unknown_tfds_name_is_one_line(tmp_path):
     line = refused("--dataset=no_such_set", f"--workdir={tmp_path / 'run'}")
     assert "no_such_set" in line
+
+
+def test_another_keras_backend_is_one_line(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert "KERAS_BACKEND=jax" in refused(DATASET, "--workdir=unused")
 
 
 def test_a_missing_workdir_is_one_line():

@@ -1,0 +1,67 @@
+"""Every shipped flagfile resolves to a recipe that can run."""
+
+import json
+import pathlib
+
+import pytest
+from absl import flags
+
+from bit_tf import resnet_v2
+from bit_tf import train
+from tests.conftest import ROOT
+from tests.test_data import make_examples
+
+FLAGFILES = sorted((ROOT / "experiments").rglob("*.flags"))
+
+
+def test_there_are_flagfiles():
+    assert ROOT / "experiments" / "quickstart.flags" in FLAGFILES
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_flagfiles_resolve(path):
+    values = flags.FLAGS
+    values.unparse_flags()
+    values(["train", f"--flagfile={path}"])
+    try:
+        name = train._model_name()
+        recipe = train._resolve(make_examples(100), name)
+        assert resnet_v2.build(name, 2).count_params() > 0
+        assert recipe.warmup_steps < recipe.total_steps
+        # What the file says is what counts.
+        text = path.read_text()
+        assert f"--total_steps={recipe.total_steps}\n" in text
+        assert f"--crop={recipe.crop}\n" in text
+    finally:
+        values.unparse_flags()
+        for flag in values.get_flags_for_module("bit_tf.train"):
+            flag.unparse()
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_flagfiles_say_what_they_are(path):
+    assert path.read_text().startswith("# ")
+    assert "--flagfile" not in path.read_text()
+
+
+def test_the_table_says_what_the_result_rows_say():
+    text = (ROOT / "experiments" / "README.md").read_text()
+    rows = [
+        json.loads(line)
+        for file in sorted((ROOT / "experiments" / "results").glob("*.jsonl"))
+        for line in file.read_text().splitlines()
+    ]
+    assert rows
+    for row in rows:
+        assert f"{100 * row['top1']:.1f} %" in text, row
+        if "flagfile" in row:
+            assert (ROOT / row["flagfile"]).is_file()
+            low, high = 100 * row["top1_low"], 100 * row["top1_high"]
+            assert f"({low:.1f} to {high:.1f})" in text
+
+
+def test_no_path_of_somebody_s_machine():
+    for file in pathlib.Path(ROOT / "experiments").rglob("*"):
+        if file.suffix in (".flags", ".md", ".py", ".jsonl"):
+            assert "/home/" not in file.read_text()
+            assert "/work/" not in file.read_text()
