@@ -19,7 +19,8 @@ from bit_tf import workdir as workdir_lib
 
 LOG_ROWS = 200
 CHECKPOINT_EVERY_SECONDS = 300.0
-LONG_STEP_SECONDS = 30.0
+# A first step this long says enough, though it has also compiled.
+FIRST_STEP_SECONDS = 60.0
 # A step larger than this is computed in parts. Room for the activations, of
 # which training keeps about four copies in float32 (conv, norm, scale, ReLU).
 MICRO_BATCH_BYTES = 2 * 2**30
@@ -310,9 +311,8 @@ class _Pace:
             return
         self._steps += count
         seconds = time.monotonic() - self._since
-        # The first call compiles, some ten seconds: it is timed only where it
-        # was much longer than that.
-        if self._first and seconds < LONG_STEP_SECONDS:
+        # The first call compiles for some ten seconds and is left out.
+        if self._first and seconds < FIRST_STEP_SECONDS:
             self._first = False
             self._since = time.monotonic()
             self._steps = 0
