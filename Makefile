@@ -18,8 +18,10 @@ quickstart: install
 	$(BIN)/python -m bit_tf.train --flagfile=experiments/quickstart.flags \
 	    --workdir=$(WORKDIR)
 
+# Two processes, a file each: most of the time TensorFlow traces, on one core.
 test: install
-	$(BIN)/python -m pytest --ignore=tests/parity -m "not slow"
+	$(BIN)/python -m pytest --ignore=tests/parity -m "not slow" \
+	    --numprocesses=2 --dist=loadfile
 
 # The same properties at greater length.
 slow: install

@@ -31,7 +31,7 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=REQUIREMENTS,
     extras_require={
-        "dev": ["pytest>=8", "ruff==0.17.6"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.6"],
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "tensorboard": ["tensorboard>=2.20"],
         # tensorflow-hub needs pkg_resources, which setuptools 82 dropped.

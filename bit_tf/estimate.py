@@ -1,10 +1,16 @@
 """How long a run will take here, and which flags would shorten it."""
 
+import time
+from collections.abc import Callable
+
+from bit_tf import progress
 from bit_tf import recipe as recipe_lib
 
 # Longer than this, somebody in front of the machine wants to know a way out.
 LONG_SECONDS = 30 * 60
 WANTED_SECONDS = 20 * 60
+# A first step this long says enough, though it has also compiled.
+FIRST_STEP_SECONDS = 60.0
 SMALL_BATCH = 64
 SMALL_CROP = 128
 
@@ -49,3 +55,49 @@ def shortcuts(
             )
         )
     return ways
+
+
+class Pace:
+    """Says once, after the first steps, how long the whole will take.
+
+    Args:
+        recipe: what runs.
+        log: called with the lines.
+    """
+
+    def __init__(
+        self, recipe: recipe_lib.Recipe, *, log: Callable[[str], None]
+    ):
+        self._recipe = recipe
+        self._log = log
+        self._told = False
+        self._since = time.monotonic()
+        self._first = True
+        self._steps = 0
+
+    def step(self, count: int, *, remaining: int) -> None:
+        """Notes that `count` steps have ended and `remaining` are left."""
+        if self._told:
+            return
+        self._steps += count
+        seconds = time.monotonic() - self._since
+        # The first call compiles for some ten seconds and is left out.
+        if self._first and seconds < FIRST_STEP_SECONDS:
+            self._first = False
+            self._since = time.monotonic()
+            self._steps = 0
+            return
+        if seconds < 2 and self._steps < 20:
+            return
+        self._told = True
+        each = seconds / self._steps
+        self._log(
+            f"estimate: {remaining} more steps of {each:.2g} s, about "
+            f"{progress.duration(remaining * each)} (evaluation not "
+            "counted)"
+        )
+        for flags, whole in shortcuts(self._recipe, each):
+            self._log(
+                f"  {flags} would cut the run to about "
+                f"{progress.duration(whole)}"
+            )

@@ -12,6 +12,7 @@ from bit_tf import architecture
 from bit_tf import checkpoint
 from bit_tf import distribution
 from bit_tf import estimate
+from bit_tf import events
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import progress as progress_lib
 from bit_tf import recipe as recipe_lib
@@ -19,8 +20,6 @@ from bit_tf import workdir as workdir_lib
 
 LOG_ROWS = 200
 CHECKPOINT_EVERY_SECONDS = 300.0
-# A first step this long says enough, though it has also compiled.
-FIRST_STEP_SECONDS = 60.0
 # A step larger than this is computed in parts. Room for the activations, of
 # which training keeps about four copies in float32 (conv, norm, scale, ReLU).
 MICRO_BATCH_BYTES = 2 * 2**30
@@ -219,11 +218,11 @@ def run(
     if distribution.has_accelerator(strategy):
         per_call = ACCELERATOR_STEPS_PER_CALL
     workdir.truncate_metrics(first_step)
-    events = Events(workdir)
+    tensorboard = events.Events(workdir.tensorboard)
     iterator = iter(distribution.distribute(strategy, batches(first_step)))
     step, saved, saved_at = first_step, first_step, time.monotonic()
     progress = progress_lib.Progress(total)
-    pace = _Pace(recipe, log=lambda text: (progress.clear(), log(text)))
+    pace = estimate.Pace(recipe, log=lambda text: (progress.clear(), log(text)))
     window = _Window()
 
     while step < total:
@@ -250,13 +249,13 @@ def run(
         progress.update(step, _status(row, total))
         if step % log_every == 0 or step == total:
             workdir.append_metrics(row)
-            events.write(row)
+            tensorboard.write(row)
             window = _Window()
         if step == total or (eval_every and step % eval_every == 0):
             started = time.monotonic()
             row = {"step": step, **evaluate(step)}
             workdir.append_metrics(row)
-            events.write(row)
+            tensorboard.write(row)
             progress.clear()
             log(_evaluation_line(row, time.monotonic() - started))
             window.started += time.monotonic() - started
@@ -291,72 +290,3 @@ def _evaluation_line(row: dict, seconds: float) -> str:
         f"loss {row['loss']:.4f}, {row['examples']} images in "
         f"{progress_lib.duration(seconds)}"
     )
-
-
-class _Pace:
-    """Says once, after the first steps, how long the whole will take."""
-
-    def __init__(
-        self, recipe: recipe_lib.Recipe, *, log: Callable[[str], None]
-    ):
-        self._recipe = recipe
-        self._log = log
-        self._told = False
-        self._since = time.monotonic()
-        self._first = True
-        self._steps = 0
-
-    def step(self, count: int, *, remaining: int) -> None:
-        if self._told:
-            return
-        self._steps += count
-        seconds = time.monotonic() - self._since
-        # The first call compiles for some ten seconds and is left out.
-        if self._first and seconds < FIRST_STEP_SECONDS:
-            self._first = False
-            self._since = time.monotonic()
-            self._steps = 0
-            return
-        if seconds < 2 and self._steps < 20:
-            return
-        self._told = True
-        each = seconds / self._steps
-        self._log(
-            f"estimate: {remaining} more steps of {each:.2g} s, about "
-            f"{progress_lib.duration(remaining * each)} (evaluation not "
-            "counted)"
-        )
-        for flags, whole in estimate.shortcuts(self._recipe, each):
-            self._log(
-                f"  {flags} would cut the run to about "
-                f"{progress_lib.duration(whole)}"
-            )
-
-
-class Events:
-    """Numbers of a row as TensorBoard scalars.
-
-    Written with the bare summary op: tf.summary.scalar wants the tensorboard
-    package, which only the viewer needs.
-    """
-
-    def __init__(self, workdir: workdir_lib.Workdir):
-        self._writer = tf.summary.create_file_writer(str(workdir.tensorboard))
-        self._metadata = tf.compat.v1.SummaryMetadata(
-            plugin_data=tf.compat.v1.SummaryMetadata.PluginData(
-                plugin_name="scalars"
-            )
-        )
-
-    def write(self, row: dict) -> None:
-        with self._writer.as_default():
-            for name, value in row.items():
-                if name == "step":
-                    continue
-                tf.summary.write(
-                    name,
-                    tf.constant(value, tf.float32),
-                    step=row["step"],
-                    metadata=self._metadata,
-                )
-        self._writer.flush()

@@ -183,7 +183,7 @@ def _matrix(final: evaluation_lib.Evaluation) -> str:
     counts = final.confusion()
     totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes = len(counts)
-    side = 2.5 + 0.34 * classes
+    side = 2 + 0.28 * classes
     plot = figure.Figure(figsize=(side, side), layout="constrained")
     axes = plot.subplots()
     axes.imshow(counts / totals, cmap="Blues", vmin=0, vmax=1)
@@ -205,7 +205,7 @@ def _matrix(final: evaluation_lib.Evaluation) -> str:
             counts[i, j],
             ha="center",
             va="center",
-            fontsize=7,
+            fontsize=6,
             color="white" if dark else "black",
         )
     return _png(plot)

@@ -11,6 +11,7 @@ from bit_tf import checkpoint
 from bit_tf import data
 from bit_tf import distribution
 from bit_tf import estimate
+from bit_tf import events
 from bit_tf import hyperrule
 from bit_tf import loop
 from bit_tf import optimizer as optimizer_lib
@@ -252,7 +253,7 @@ def test_parts_fit_into_memory():
 
 def test_events_are_scalars_that_tensorboard_reads(tmp_path):
     workdir = workdir_lib.Workdir(tmp_path)
-    loop.Events(workdir).write({"step": 7, "top1": 0.25})
+    events.Events(workdir.tensorboard).write({"step": 7, "top1": 0.25})
     (file,) = workdir.tensorboard.iterdir()
     found = {}
     for event in tf.compat.v1.train.summary_iterator(str(file)):
