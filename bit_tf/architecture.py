@@ -11,6 +11,8 @@ UNITS = {
 }
 BASE_CHANNELS = 64
 GROUPS = 32
+# Four times the widest released model; R152x16 has 15 billion parameters.
+MAX_WIDTH = 16
 
 
 def parse_name(name: str) -> tuple[int, float]:
@@ -21,7 +23,7 @@ def parse_name(name: str) -> tuple[int, float]:
             groups do not divide.
     """
     match = re.fullmatch(
-        r"(?:BiT-[SML]-)?R(\d{1,4})x(\d{1,3}(?:\.\d{1,4})?)", name
+        r"(?:BiT-[SML]-)?R(\d{1,4})x(\d{1,4}(?:\.\d{1,4})?)", name
     )
     depth, width = (int(match[1]), float(match[2])) if match else (0, 0.0)
     if depth not in UNITS:
@@ -30,7 +32,12 @@ def parse_name(name: str) -> tuple[int, float]:
             f"depth {', '.join(map(str, UNITS))}, such as R26x0.5 or R50x1."
         )
     channels = BASE_CHANNELS * width
-    if channels == 0 or channels % GROUPS:
+    if not 0 < width <= MAX_WIDTH:
+        raise ValueError(
+            f"model {name!r}: width {width:g} is not possible: allowed are "
+            f"multiples of {GROUPS / BASE_CHANNELS:g} up to {MAX_WIDTH}."
+        )
+    if channels % GROUPS:
         raise ValueError(
             f"model {name!r}: width {width:g} gives {channels:g} channels, "
             f"which {GROUPS} groups do not divide: allowed are multiples of "

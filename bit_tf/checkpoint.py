@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable
 
 import keras
@@ -64,14 +65,26 @@ def load_weights(path: str | os.PathLike, model: keras.Model) -> str | None:
             f"weights file {path} cannot be read as .npz: it is another "
             "format, or incomplete."
         )
-    with np.load(path, allow_pickle=False) as stored:
+    try:
+        stored = np.load(path, allow_pickle=False)
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        raise ValueError(
+            f"weights file {path} cannot be read as .npz ({error})."
+        ) from error
+    with stored:
         return _assign(path, stored, model)
 
 
 def _read(path: pathlib.Path, stored, key: str) -> np.ndarray:
     try:
         return stored[key]
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
         # Damaged, or objects that only pickle could make.
         raise ValueError(
             f"weights file {path}: tensor {key} cannot be read ({error})."
@@ -189,7 +202,9 @@ def restore(
     workdir_lib.remove_leftovers(directory)
     for state in _states(directory):
         if not workdir_lib.verify_directory(state):
+            # Removed, or it would count as newer than what is saved next.
             log(f"{state.name} is damaged: going back to the one before")
+            shutil.rmtree(state, ignore_errors=True)
             continue
         step = json.loads((state / "state.json").read_text())["step"]
         load_weights(state / "weights.npz", model)

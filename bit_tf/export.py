@@ -23,7 +23,7 @@ _OUTPUT = flags.DEFINE_string(
 
 def main() -> None:
     workdir = workdir_lib.Workdir(_WORKDIR.value)
-    output = pathlib.Path(_OUTPUT.value or workdir.saved_model)
+    output = pathlib.Path(_OUTPUT.value or workdir.saved_model).expanduser()
     if output.exists() and not (output / "saved_model.pb").exists():
         raise ValueError(
             f"output {output} exists and is not a SavedModel: give another "

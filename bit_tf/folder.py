@@ -14,8 +14,16 @@ from PIL import Image
 
 from bit_tf import examples as examples_lib
 
-EVAL_FOLDERS = ("test", "val", "validation", "valid")
-SPLIT_FOLDERS = ("train", *EVAL_FOLDERS)
+TRAIN_FOLDERS = ("train", "training")
+EVAL_FOLDERS = (
+    "test",
+    "testing",
+    "val",
+    "validation",
+    "valid",
+    "eval",
+    "dev",
+)
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP")
 IGNORED_FILES = ("thumbs.db", "desktop.ini")
 MAX_IMAGE_PIXELS = 178_956_970
@@ -107,34 +115,45 @@ def _layout(
     root: pathlib.Path, train_split: str | None, eval_split: str | None
 ) -> tuple[pathlib.Path, pathlib.Path | None]:
     """Returns the training root, and the evaluation root if there is one."""
+    subfolders = _subfolders(root)
+    train_split, eval_split = (
+        name and name.rstrip("/") for name in (train_split, eval_split)
+    )
     for name in (train_split, eval_split):
-        if name and not (root / name).is_dir():
+        if name and name not in subfolders:
             raise ValueError(
                 f"folder {root} has no sub-folder {name!r}: it has "
-                f"{', '.join(_subfolders(root)[:8]) or 'none'}."
+                f"{', '.join(subfolders[:8]) or 'none'}."
             )
-    subfolders = _subfolders(root)
-    # "train" may also be a class, of vehicles say; as a split it has classes.
-    split = bool(subfolders) and (
-        set(subfolders) <= set(SPLIT_FOLDERS)
-        or ("train" in subfolders and bool(_subfolders(root / "train")))
-    )
-    if not split and not train_split:
-        if eval_split:
-            raise ValueError(
-                f"folder {root} has no train/ beside {eval_split}/: name the "
-                "training sub-folder with --train_split."
-            )
-        return root, None
-    train_name = train_split or "train"
-    if train_name not in subfolders:
+    if train_split and train_split == eval_split:
         raise ValueError(
-            f"folder {root} has {', '.join(subfolders)}/ but no train/: name "
-            "the training sub-folder with --train_split."
+            f"--train_split and --eval_split are both {train_split!r}: "
+            "evaluating on the training images says nothing."
         )
-    names = [eval_split] if eval_split else EVAL_FOLDERS
-    found = [name for name in names if name in subfolders]
-    return root / train_name, root / found[0] if found else None
+    usual = {name.lower(): name for name in reversed(subfolders)}
+
+    def first(names: Sequence[str]) -> str | None:
+        found = (usual[name] for name in names if name in usual)
+        return next((name for name in found if name != train_split), None)
+
+    train_name = train_split or first(TRAIN_FOLDERS)
+    # "train" may also be a class, of vehicles say; as a split it has classes.
+    split = bool(train_split) or (
+        bool(subfolders)
+        and (
+            usual.keys() <= {*TRAIN_FOLDERS, *EVAL_FOLDERS}
+            or bool(train_name and _subfolders(root / train_name))
+        )
+    )
+    if not split and not eval_split:
+        return root, None
+    if not train_name:
+        raise ValueError(
+            f"folder {root} has {', '.join(subfolders[:8])}/ but no train/: "
+            "name the training sub-folder with --train_split."
+        )
+    eval_name = eval_split or first(EVAL_FOLDERS)
+    return root / train_name, root / eval_name if eval_name else None
 
 
 def _subfolders(root: pathlib.Path) -> list[str]:
@@ -153,7 +172,12 @@ def _list_files(
     empty = []
     for name in class_names:
         before = len(found)
-        for directory, folders, files in os.walk(root / name):
+        if not name.isprintable():
+            raise ValueError(
+                f"folder {root}: class {name!r} has characters that are not "
+                "UTF-8 text: rename it."
+            )
+        for directory, folders, files in os.walk(root / name, onerror=_raise):
             folders.sort()
             folders[:] = [f for f in folders if not f.startswith(".")]
             found += [
@@ -173,6 +197,11 @@ def _list_files(
     return found
 
 
+def _raise(error: OSError) -> None:
+    """Makes os.walk stop at a folder that cannot be read."""
+    raise error
+
+
 def _check_images(
     root: pathlib.Path,
     files: Sequence[pathlib.Path],
@@ -187,7 +216,8 @@ def _check_images(
             zip(files, results, strict=True), start=1
         ):
             if isinstance(result, str):
-                broken.append(f"{file.relative_to(root)} ({result})")
+                name = os.fsencode(file.relative_to(root))
+                broken.append(f"{name.decode(errors='replace')} ({result})")
             else:
                 sizes[file] = result
             progress(done, len(files))
@@ -203,6 +233,10 @@ def _check_images(
 
 def _inspect(file: pathlib.Path) -> tuple[int, int] | str:
     """Returns (height, width), or what is wrong with the file."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        return "name that is not UTF-8 text"
     try:
         status = os.stat(file)
         if not stat.S_ISREG(status.st_mode):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 import traceback
@@ -111,16 +112,40 @@ def _explain(error: Exception) -> str | None:
                 "same command, which continues."
             )
         return text
-    if "No space left on device" in text:
-        return (
-            "No space left on device; what was saved before is whole. Make "
-            "room and give the same command, which continues."
-        )
+    if any("tensorflow" in c.__module__ for c in type(error).__mro__):
+        return _explain_tensorflow(text)
     if isinstance(error, ValueError):
         raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
         if _PACKAGE in pathlib.Path(raised_in).parents:
             return text
     return None
+
+
+def _explain_tensorflow(text: str) -> str | None:
+    """Returns one line for errors that are the machine's, not ours."""
+    for code in _DISK_FULL:
+        if os.strerror(code) in text:
+            return (
+                f"{os.strerror(code)}; what was saved before is whole. Make "
+                "room and give the same command, which continues."
+            )
+    if "OOM when allocating" in text or "out of memory" in text.lower():
+        return (
+            "out of memory; what was saved before is whole. Lower "
+            "--batch_size or --crop, or take a smaller --model."
+        )
+    for code in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
+        if os.strerror(code) in text or "is not a directory" in text:
+            return text[:400]
+    return None
+
+
+def python() -> str:
+    """Returns how to call this Python from here."""
+    found = shutil.which("python")
+    if found and os.path.samefile(found, sys.executable):
+        return "python"
+    return min(sys.executable, os.path.relpath(sys.executable), key=len)
 
 
 def given_flags(of: flags.FlagHolder) -> list[str]:

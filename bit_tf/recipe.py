@@ -176,15 +176,18 @@ def override(
             "scale_with_batch needs a batch size to scale with: give "
             "--batch_size too, or drop --scale_with_batch."
         )
+    steps, why = total_steps, "--total_steps"
     if batch_size is not None:
         change("batch_size", batch_size, "--batch_size")
         if scale_with_batch and batch_size >= 1:
             ratio = batch_size / recipe.batch_size
-            why = f"--scale_with_batch {batch_size}/{recipe.batch_size}"
-            change("base_lr", recipe.base_lr * ratio, why)
-            stretch_schedule(max(1, round(recipe.total_steps / ratio)), why)
-    if total_steps is not None:
-        stretch_schedule(total_steps, "--total_steps")
+            scaled = f"--scale_with_batch {batch_size}/{recipe.batch_size}"
+            change("base_lr", recipe.base_lr * ratio, scaled)
+            if steps is None:
+                steps = max(1, round(recipe.total_steps / ratio))
+                why = scaled
+    if steps is not None:
+        stretch_schedule(steps, why)
     for field, value in (
         ("base_lr", base_lr),
         ("warmup_steps", warmup_steps),

@@ -7,8 +7,8 @@ import io
 import jinja2
 import numpy as np
 from matplotlib import figure
+from matplotlib import font_manager
 from PIL import Image
-from PIL import ImageOps
 
 import bit_tf
 from bit_tf import evaluation as evaluation_lib
@@ -188,11 +188,8 @@ def _matrix(final: evaluation_lib.Evaluation) -> str:
     axes = plot.subplots()
     axes.imshow(counts / totals, cmap="Blues", vmin=0, vmax=1)
     names = [
-        name if len(name) <= 18 else name[:17] + "…"
-        for name in final.class_names
+        _plottable(name, index) for index, name in enumerate(final.class_names)
     ]
-    # Names may hold "$", which matplotlib would read as mathematics.
-    names = [name.replace("$", r"\$") for name in names]
     axes.set_xticks(range(classes), names, rotation=90, fontsize=8)
     axes.set_yticks(range(classes), names, fontsize=8)
     axes.set_xlabel("predicted")
@@ -209,6 +206,16 @@ def _matrix(final: evaluation_lib.Evaluation) -> str:
             color="white" if dark else "black",
         )
     return _png(plot)
+
+
+def _plottable(name: str, index: int) -> str:
+    """Returns a class name for a plot, or its number if letters are missing."""
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    if not all(font.get_char_index(ord(letter)) for letter in name):
+        return f"class {index}"
+    name = name if len(name) <= 18 else name[:17] + "…"
+    # matplotlib would read "$" as mathematics.
+    return name.replace("$", r"\$")
 
 
 def _choose(
@@ -240,9 +247,8 @@ def _shown(
 def _thumbnail(content: str | bytes) -> str:
     file = io.BytesIO(content) if isinstance(content, bytes) else content
     with Image.open(file) as image:
-        small = ImageOps.contain(
-            image.convert("RGB"), (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
-        )
+        small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=85)
     return base64.b64encode(buffer.getvalue()).decode()

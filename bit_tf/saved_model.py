@@ -86,17 +86,12 @@ def export_run(workdir: workdir_lib.Workdir, path: pathlib.Path) -> None:
     Raises:
         ValueError: the run is not there or has not ended.
     """
-    if not workdir.recipe.is_file():
-        raise ValueError(
-            f"{workdir.path} is not the workdir of a run: it has no "
-            "recipe.json."
-        )
+    run = workdir.read_recipe()
     if not workdir.weights.is_file():
         raise ValueError(
             f"the run in {workdir.path} has not ended: it has no weights.npz. "
             "Continue it with the flags in its run.flags."
         )
-    run = json.loads(workdir.recipe.read_text())
     training = {
         key: run[key]
         for key in ("name", "total_steps", "batch_size", "base_lr", "data")

@@ -128,20 +128,6 @@ def _tfds(
         raise ValueError(
             f"dataset {task.location!r}: {_first_line(error)}"
         ) from error
-    if not (builder.info.splits or builder.is_prepared()):
-        log(
-            f"{task.location} is not in {builder.data_dir}: downloading and "
-            "preparing it there, once"
-        )
-    try:
-        builder.download_and_prepare()
-    except Exception as error:
-        # Whatever a data set's own script raises: no network, no disk, a
-        # manual download that is missing.
-        raise ValueError(
-            f"dataset {task.location!r} could not be prepared in "
-            f"{builder.data_dir}: {_first_line(error)}"
-        ) from error
     keys = builder.info.supervised_keys
     if not keys or len(keys) != 2:
         raise ValueError(
@@ -156,6 +142,25 @@ def _tfds(
         raise ValueError(
             f"dataset {task.location!r}: {label_key!r} is not a class label; "
             "only classification sets can be trained on."
+        )
+    if not (builder.info.splits or builder.is_prepared()):
+        log(
+            f"{task.location} is not in {builder.data_dir}: downloading and "
+            "preparing it there, once"
+        )
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        # Whatever a data set's own script raises: no network, no disk, a
+        # manual download that is missing.
+        raise ValueError(
+            f"dataset {task.location!r} could not be prepared in "
+            f"{builder.data_dir}: {_first_line(error)}"
+        ) from error
+    if len(names) < 2:
+        raise ValueError(
+            f"dataset {task.location!r} has {len(names)} class: a classifier "
+            "needs at least two."
         )
     eval_split = task.eval_split or _usual_eval_split(builder, task)
     return tuple(
@@ -220,6 +225,11 @@ def _read_split(
             f"{MAX_BYTES_IN_MEMORY >> 30} GiB of encoded images, which are "
             "held in memory: take a part of it, such as "
             f"--train_split='{split.split('[')[0]}[:10%]'."
+        )
+    if labels and min(labels) < 0:
+        raise ValueError(
+            f"dataset {builder.name!r}, split {split!r} has images without a "
+            "label: name another with --train_split or --eval_split."
         )
     if not contents:
         raise ValueError(

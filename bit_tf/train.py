@@ -24,6 +24,7 @@ DEFAULT_MODEL = "R26x0.5"
 # Evaluations on the way may cost this share of the training, at most.
 EVALUATION_SHARE = 0.1
 MAX_EVALUATIONS = 10
+MAX_INTEGER = 2**31 - 1
 
 _DATASET = flags.DEFINE_string(
     "dataset",
@@ -65,16 +66,25 @@ _INIT_FROM = flags.DEFINE_string(
     "other classes is replaced. Default: fresh weights.",
 )
 _RESIZE = flags.DEFINE_integer(
-    "resize", None, "Pixels. Default: the recipe decides.", lower_bound=1
+    "resize",
+    None,
+    "Pixels. Default: the recipe decides.",
+    lower_bound=1,
+    upper_bound=MAX_INTEGER,
 )
 _CROP = flags.DEFINE_integer(
-    "crop", None, "Pixels. Default: the recipe decides.", lower_bound=1
+    "crop",
+    None,
+    "Pixels. Default: the recipe decides.",
+    lower_bound=1,
+    upper_bound=MAX_INTEGER,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
     "Examples per step, over all devices. Default: the recipe decides.",
     lower_bound=1,
+    upper_bound=MAX_INTEGER,
 )
 _SCALE_WITH_BATCH = flags.DEFINE_bool(
     "scale_with_batch",
@@ -91,12 +101,14 @@ _TOTAL_STEPS = flags.DEFINE_integer(
     "Updates; warm-up and decay are stretched with them. Default: the recipe "
     "decides.",
     lower_bound=1,
+    upper_bound=MAX_INTEGER,
 )
 _WARMUP_STEPS = flags.DEFINE_integer(
     "warmup_steps",
     None,
     "Updates with a growing rate. Default: the recipe decides.",
     lower_bound=0,
+    upper_bound=MAX_INTEGER,
 )
 _MIXUP_ALPHA = flags.DEFINE_float(
     "mixup_alpha", None, "0 for no mixup. Default: the recipe decides."
@@ -106,9 +118,14 @@ _EXAMPLES_PER_CLASS = flags.DEFINE_integer(
     None,
     "Train on this many examples of each class. Default: all.",
     lower_bound=1,
+    upper_bound=MAX_INTEGER,
 )
 _FEWSHOT_SEED = flags.DEFINE_integer(
-    "fewshot_seed", 0, "Which of the few-shot subsets."
+    "fewshot_seed",
+    0,
+    "Which of the few-shot subsets.",
+    lower_bound=0,
+    upper_bound=MAX_INTEGER,
 )
 _FEWSHOT_ALLOW_MISSING = flags.DEFINE_bool(
     "fewshot_allow_missing",
@@ -139,6 +156,7 @@ _SEED = flags.DEFINE_integer(
     0,
     "Of fresh weights, order and augmentation.",
     lower_bound=0,
+    upper_bound=MAX_INTEGER,
 )
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
@@ -152,17 +170,21 @@ _EVAL_EVERY = flags.DEFINE_integer(
     "Steps between evaluations. Default: up to ten in all, as long as they "
     "cost less than a tenth of the training.",
     lower_bound=1,
+    upper_bound=MAX_INTEGER,
 )
 _CHECKPOINT_EVERY = flags.DEFINE_integer(
     "checkpoint_every",
     None,
     "Steps between saved states. Default: every five minutes.",
     lower_bound=1,
+    upper_bound=MAX_INTEGER,
 )
 _EXPORT = flags.DEFINE_bool("export", True, "Write the SavedModel.")
 
 
 def main() -> None:
+    if not _WORKDIR.value.strip():
+        raise ValueError("--workdir is empty: give a directory.")
     task = tasks.parse(
         _DATASET.value,
         train_split=_TRAIN_SPLIT.value,
@@ -191,12 +213,10 @@ def main() -> None:
         },
     }
     workdir = workdir_lib.Workdir(_WORKDIR.value)
+    given = program.given_flags(_WORKDIR)
     with workdir.locked():
+        workdir.claim(identity, given)
         workdir_lib.remove_leftovers(workdir.path)
-        known = workdir.claim(identity)
-        given = program.given_flags(_WORKDIR)
-        if not known:
-            workdir_lib.write_text(workdir.flags, "\n".join(given) + "\n")
         _say(recipe_lib.table(recipe))
         # TensorFlow takes seconds to import: everything that can be wrong
         # without it has been looked at by now.
@@ -216,7 +236,7 @@ def main() -> None:
             or _usual_eval_every(recipe, len(evaluation)),
             checkpoint_every=_CHECKPOINT_EVERY.value,
             export=_EXPORT.value,
-            command="python -m bit_tf.train " + shlex.join(given),
+            command=f"{program.python()} -m bit_tf.train {shlex.join(given)}",
             log=_say,
         )
         _say(_where(workdir))
@@ -228,7 +248,7 @@ def _where(workdir: workdir_lib.Workdir) -> str:
         f"report        {workdir.report}",
         f"weights       {workdir.weights}",
         f"metrics       {workdir.metrics}",
-        f"TensorBoard   tensorboard --logdir={workdir.tensorboard}",
+        f"TensorBoard   {workdir.tensorboard}",
         f"checkpoints   {workdir.checkpoints}",
         f"again         the flags in {workdir.flags}",
     ]
@@ -236,11 +256,12 @@ def _where(workdir: workdir_lib.Workdir) -> str:
         lines.insert(1, f"SavedModel    {workdir.saved_model}")
     else:
         lines.append(
-            f"SavedModel    python -m bit_tf.export --workdir={workdir.path}"
+            f"SavedModel    {program.python()} -m bit_tf.export "
+            f"--workdir={workdir.path}"
         )
     lines.append(
-        "own images    python -m bit_tf.train --dataset=folder:PATH "
-        "--workdir=DIR"
+        f"own images    {program.python()} -m bit_tf.train "
+        "--dataset=folder:PATH --workdir=DIR"
     )
     return "\n".join(lines)
 

@@ -133,7 +133,7 @@ def run(
         # A run that had ended already comes here without a step.
         if recipe.total_steps not in latest:
             evaluate_at(recipe.total_steps)
-    except tf.errors.InvalidArgumentError as error:
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         _name_the_image(error, train, evaluation)
         raise
     seconds = time.monotonic() - started
@@ -162,8 +162,9 @@ def _name_the_image(error, train, evaluation) -> None:
     found = data.find_undecodable(train) + data.find_undecodable(evaluation)
     if found:
         raise ValueError(
-            f"images that TensorFlow cannot decode: {', '.join(found)}. "
-            "Convert or remove them; what was saved before is whole."
+            f"images that cannot be read and decoded any more: "
+            f"{', '.join(found)}. Mend or remove them; what was saved before "
+            "is whole."
         ) from error
 
 

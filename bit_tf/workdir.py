@@ -6,12 +6,19 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 
 MANIFEST = "MANIFEST.json"
 KEEP_CHECKPOINTS = 2
+# Only names of our own making: the directory may be anybody's.
+_LEFTOVER = re.compile(
+    r"\.(recipe\.json|run\.flags|metrics\.jsonl|weights\.npz|evaluation\.json|"
+    r"report\.html|saved_model|step-\d{8,})\.\d+\.(tmp|old)"
+)
 
 
 class Workdir:
@@ -27,7 +34,7 @@ class Workdir:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(path).expanduser()
         self.flags = self.path / "run.flags"
         self.recipe = self.path / "recipe.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -63,14 +70,12 @@ class Workdir:
                 ) from error
             yield
 
-    def claim(self, identity: dict) -> bool:
+    def claim(self, identity: dict, flags: Sequence[str]) -> None:
         """Writes what this run is, or checks that it is the run found here.
 
         Args:
             identity: JSON types; everything that decides the final weights.
-
-        Returns:
-            True if an earlier start of the same run left its mark.
+            flags: what repeats the run, kept as of its first start.
 
         Raises:
             ValueError: the directory holds results of another run, or of we
@@ -78,7 +83,7 @@ class Workdir:
         """
         identity = json.loads(json.dumps(identity))
         if self.recipe.exists():
-            found = json.loads(self.recipe.read_text())
+            found = self.read_recipe()
             differing = [
                 f"{key} was {_short(old)}, now {_short(new)}"
                 for key, old, new in _differences(found, identity)
@@ -90,15 +95,36 @@ class Workdir:
                     "another --workdir, or the flags in its run.flags to "
                     "continue it."
                 )
-            if not differing:
-                return True
+            if not differing and self.flags.exists():
+                return
         elif self._has_results():
             raise ValueError(
                 f"workdir {self.path} holds checkpoints or weights but no "
                 "recipe.json that says of which run: give another --workdir."
             )
+        # The flags first: a recipe.json says that they are there.
+        write_text(self.flags, "\n".join(flags) + "\n")
         write_text(self.recipe, json.dumps(identity, indent=1) + "\n")
-        return False
+
+    def read_recipe(self) -> dict:
+        """Returns what the run is.
+
+        Raises:
+            ValueError: recipe.json is not there, or not ours.
+        """
+        try:
+            found = json.loads(self.recipe.read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{self.path} is not the workdir of a run: its recipe.json "
+                f"cannot be read ({error})."
+            ) from error
+        if not isinstance(found, dict) or "total_steps" not in found:
+            raise ValueError(
+                f"{self.path} is not the workdir of a run: its recipe.json is "
+                "of something else."
+            )
+        return found
 
     def _has_results(self) -> bool:
         """Returns whether there is something here to lose."""
@@ -134,8 +160,9 @@ def _short(value) -> str:
 
 def _differences(old: dict, new: dict, prefix: str = ""):
     for key in sorted(old.keys() | new.keys()):
-        # Where a number comes from is a remark, not part of the run.
-        if key == "sources":
+        # Where a number comes from, or where the same images lie, is a
+        # remark and not part of the run.
+        if key in ("sources", "dataset"):
             continue
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
@@ -216,10 +243,9 @@ def verify_directory(path: pathlib.Path) -> bool:
 
 def remove_leftovers(path: pathlib.Path) -> None:
     """Removes what a process that was killed left half-written in `path`."""
-    for entry in path.glob(".*.tmp"):
-        _remove(entry)
-    for entry in path.glob(".*.old"):
-        _remove(entry)
+    for entry in path.iterdir():
+        if _LEFTOVER.fullmatch(entry.name):
+            _remove(entry)
 
 
 def _remove(entry: pathlib.Path) -> None:

@@ -143,6 +143,8 @@ def test_the_newest_whole_state_is_restored(tmp_path):
     assert step == 2
     assert int(fresh.iterations.numpy()) == 2
     assert "step-00000003 is damaged" in told[0]
+    # What is saved next, at an earlier step, is not taken for old.
+    assert not spoiled.parent.exists()
     scramble(model.variables, 2)
     scramble(optimizer.velocities, 12)
     for a, b in zip(

@@ -35,6 +35,45 @@ def test_splits_can_be_named(image_folder):
         folder.load(str(image_folder), eval_split="other")
 
 
+@pytest.mark.parametrize(
+    ("train_name", "test_name"), [("Train", "Test"), ("training", "testing")]
+)
+def test_other_spellings_of_the_splits(image_folder, train_name, test_name):
+    (image_folder / "train").rename(image_folder / train_name)
+    (image_folder / "test").rename(image_folder / test_name)
+    train, evaluation, _ = folder.load(str(image_folder))
+    assert train.class_names == ("dark", "light")
+    assert len(evaluation) == 10
+
+
+def test_split_names_may_end_in_a_slash(image_folder):
+    (image_folder / "test").rename(image_folder / "mine")
+    _, evaluation, _ = folder.load(
+        str(image_folder), train_split="train/", eval_split="mine/"
+    )
+    assert len(evaluation) == 10
+
+
+def test_a_folder_is_not_evaluated_on_what_it_trained_on(image_folder):
+    with pytest.raises(ValueError, match="both 'test'"):
+        folder.load(str(image_folder), train_split="test", eval_split="test")
+    train, evaluation, _ = folder.load(str(image_folder), train_split="test")
+    assert not set(train.contents) & set(evaluation.contents)
+
+
+def test_names_that_are_not_text_are_refused(image_folder):
+    source = image_folder / "train" / "dark" / "0.png"
+    odd = os.fsencode(source.parent) + b"/caf\xe9.png"
+    os.link(os.fsencode(source), odd)
+    with pytest.raises(ValueError, match="not UTF-8 text") as error:
+        folder.load(str(image_folder))
+    str(error.value).encode()
+    os.unlink(odd)
+    (image_folder / "train" / "new\nline").mkdir()
+    with pytest.raises(ValueError, match="rename it"):
+        folder.load(str(image_folder))
+
+
 def test_one_folder_is_split_by_a_seed(tmp_path):
     for name in ("a", "b"):
         for number in range(20):

@@ -135,6 +135,16 @@ def test_what_the_user_says_wins_over_scaling():
     assert recipe.base_lr == 0.01
     assert recipe.total_steps == 100
     assert recipe.decay_steps == (30, 60, 90)
+    assert recipe.sources["decay_steps"].count("stretched") == 1
+
+
+def test_the_rule_s_own_steps_can_be_kept_while_the_rate_scales():
+    recipe = recipe_lib.override(
+        rule(), batch_size=64, scale_with_batch=True, total_steps=500
+    )
+    assert recipe.base_lr == pytest.approx(0.003 / 8)
+    assert recipe.decay_steps == (150, 300, 450)
+    assert recipe.warmup_steps == 100
 
 
 def test_crop_alone_keeps_the_ratio_to_resize():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bit_tf import evaluation as evaluation_lib
 from bit_tf import report
@@ -106,6 +107,18 @@ def test_every_class_and_number_is_there(page):
     table = page.split("Class by class")[1].split("The recipe")[0]
     assert table.count("<tr>") == 4
     assert f"66.7{NO_BREAK}% of 12 images right" in page
+
+
+def test_very_long_pictures_have_thumbnails(tmp_path):
+    for size in ((600, 1), (1, 600)):
+        Image.new("RGB", size).save(tmp_path / "long.png")
+        assert report._thumbnail(str(tmp_path / "long.png"))
+
+
+def test_names_in_letters_the_font_lacks_become_numbers():
+    assert report._plottable("chat", 3) == "chat"
+    assert report._plottable("\N{CJK UNIFIED IDEOGRAPH-732B}", 3) == "class 3"
+    assert report._plottable("$5", 0) == r"\$5"
 
 
 def test_a_run_without_mistakes_has_a_page_too(tmp_path):

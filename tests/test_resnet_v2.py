@@ -309,7 +309,17 @@ def test_dtype_policies(policy, logits):
 
 @pytest.mark.parametrize(
     "name",
-    ["R50", "R51x1", "r50x1", "R50x0", "R50x0.25", "R50x1.3", "", "R50x-1"],
+    [
+        "R50",
+        "R51x1",
+        "r50x1",
+        "R50x0",
+        "R50x0.25",
+        "R50x1.3",
+        "",
+        "R50x-1",
+        "R50x999",
+    ],
 )
 def test_unknown_names_are_refused(name):
     with pytest.raises(ValueError, match="allowed"):

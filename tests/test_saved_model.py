@@ -156,6 +156,6 @@ def test_names_must_match_the_outputs(tmp_path):
 def test_exporting_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not the workdir of a run"):
         saved_model.export_run(workdir_lib.Workdir(tmp_path), tmp_path / "out")
-    (tmp_path / "recipe.json").write_text("{}")
+    (tmp_path / "recipe.json").write_text('{"total_steps": 3}')
     with pytest.raises(ValueError, match="has not ended"):
         saved_model.export_run(workdir_lib.Workdir(tmp_path), tmp_path / "out")

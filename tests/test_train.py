@@ -93,7 +93,10 @@ def test_the_terminal_shows_recipe_result_and_places(finished):
     assert "--batch_size\n" in done.stdout
     assert "small task, 12 is fewer" not in done.stdout  # the flag decided
     assert f"report        {workdir}/report.html" in lines
-    assert lines[-1].startswith("own images    python -m bit_tf.train")
+    assert lines[-1].startswith("own images    ")
+    assert lines[-1].endswith(
+        " -m bit_tf.train --dataset=folder:PATH --workdir=DIR"
+    )
     # Before step 1 the recipe, then the steps.
     assert done.stdout.index("recipe hyperrule/paper") < done.stdout.index(
         "step 3: top-1"
@@ -230,6 +233,10 @@ def refused(*flags, **kwargs):
         ([DATASET, "--batch_size=many"], ["batch_size", "many"]),
         ([DATASET, "--total_steps=-5"], ["total_steps", "-5"]),
         ([DATASET, "--base_lr=nan"], ["base_lr", "nan"]),
+        ([DATASET, f"--seed={10**20}"], ["seed"]),
+        ([DATASET, f"--total_steps={10**17}"], ["total_steps"]),
+        ([DATASET, "--model=R152x999"], ["R152x999", "16"]),
+        ([DATASET, "--workdir="], ["--workdir"]),
         ([DATASET, "--base_lr=-1"], ["base_lr", "-1"]),
         ([DATASET, "--mixup_alpha=-1"], ["mixup_alpha"]),
         ([DATASET, "--crop=200", "--resize=100"], ["resize"]),
@@ -250,7 +257,7 @@ def refused(*flags, **kwargs):
     ids=lambda value: "_".join(value)[:40],
 )
 def test_wrong_flags_are_one_line(flags, names, tmp_path):
-    line = refused(*flags, f"--workdir={tmp_path / 'run'}")
+    line = refused(f"--workdir={tmp_path / 'run'}", *flags)
     for name in names:
         assert name in line
 

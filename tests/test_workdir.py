@@ -81,50 +81,77 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path):
 
 
 def test_leftovers_of_a_killed_process_go(tmp_path):
-    (tmp_path / ".state.123.tmp").mkdir()
+    (tmp_path / ".step-00000004.123.tmp").mkdir()
+    (tmp_path / ".saved_model.123.old").mkdir()
     (tmp_path / ".report.html.123.tmp").write_text("x")
-    (tmp_path / "state").mkdir()
+    # Not ours: the directory may be anybody's.
+    (tmp_path / ".vim.old").mkdir()
+    (tmp_path / ".notes.1.tmp").write_text("x")
+    (tmp_path / "step-00000003").mkdir()
     workdir_lib.remove_leftovers(tmp_path)
-    assert entries(tmp_path) == ["state"]
+    assert entries(tmp_path) == [".notes.1.tmp", ".vim.old", "step-00000003"]
 
 
-RUN = {"total_steps": 5, "data": {"dataset": "a"}, "sources": {"x": "y"}}
+@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"name": 3}', "\0"])
+def test_a_foreign_recipe_is_not_taken_for_a_run(tmp_path, text):
+    (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(ValueError, match="not the workdir of a run"):
+        workdir_lib.Workdir(tmp_path).claim(RUN, [])
+
+
+def test_the_home_directory_can_be_written_short():
+    path = workdir_lib.Workdir("~/runs").path
+    assert "~" not in str(path)
+
+
+RUN = {
+    "total_steps": 5,
+    "data": {"dataset": "a", "hash": "1"},
+    "sources": {"x": "y"},
+}
 
 
 def test_a_run_finds_itself_again(tmp_path):
     workdir = workdir_lib.Workdir(tmp_path / "run")
     with workdir.locked():
-        assert not workdir.claim(RUN)
-        assert workdir.claim({**RUN, "sources": {"x": "other words"}})
+        workdir.claim(RUN, ["--a=1"])
+        elsewhere = {"dataset": "moved", "hash": "1"}
+        workdir.claim(
+            {**RUN, "sources": {"x": "other words"}, "data": elsewhere},
+            ["--a=2"],
+        )
+    assert json.loads(workdir.recipe.read_text()) == RUN
+    assert workdir.flags.read_text() == "--a=1\n"
 
 
 @pytest.mark.parametrize(
     ("other", "names"),
     [
         ({**RUN, "total_steps": 6}, "total_steps was 5, now 6"),
-        ({**RUN, "data": {"dataset": "b"}}, 'data.dataset was "a", now "b"'),
+        ({**RUN, "data": {"hash": "2"}}, 'data.hash was "1", now "2"'),
     ],
 )
 def test_another_run_is_refused_and_told_apart(tmp_path, other, names):
     workdir = workdir_lib.Workdir(tmp_path)
-    workdir.claim(RUN)
+    workdir.claim(RUN, [])
     (workdir.checkpoints / "step-00000001").mkdir(parents=True)
     with pytest.raises(ValueError, match=names):
-        workdir.claim(other)
+        workdir.claim(other, [])
     assert json.loads(workdir.recipe.read_text()) == RUN
 
 
 def test_a_start_that_left_nothing_does_not_block_the_next(tmp_path):
     workdir = workdir_lib.Workdir(tmp_path)
-    workdir.claim(RUN)
-    assert not workdir.claim({**RUN, "total_steps": 6})
-    assert workdir.claim({**RUN, "total_steps": 6})
+    workdir.claim(RUN, [])
+    workdir.claim({**RUN, "total_steps": 6}, ["--b"])
+    assert workdir.read_recipe()["total_steps"] == 6
+    assert workdir.flags.read_text() == "--b\n"
 
 
 def test_foreign_checkpoints_are_not_taken_over(tmp_path):
     (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"no recipe\.json"):
-        workdir_lib.Workdir(tmp_path).claim(RUN)
+        workdir_lib.Workdir(tmp_path).claim(RUN, [])
 
 
 def test_two_processes_do_not_share_a_workdir(tmp_path):

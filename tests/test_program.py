@@ -1,0 +1,76 @@
+"""Errors of the user's and the machine's are one line; ours are not hidden."""
+
+import errno
+
+import pytest
+import tensorflow as tf
+
+from bit_tf import architecture
+from bit_tf import program
+
+
+def caught(call):
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def failing(error):
+    def call():
+        raise error
+
+    return caught(call)
+
+
+@pytest.mark.parametrize(
+    ("error", "names"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "Make room"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "f"), "exceeded: f"),
+        (PermissionError(errno.EACCES, "Permission denied", "f"), "denied"),
+        (
+            tf.errors.OutOfRangeError(None, None, "data-0; File too large"),
+            "Make room",
+        ),
+        (
+            tf.errors.ResourceExhaustedError(
+                None, None, "No space left on device"
+            ),
+            "Make room",
+        ),
+        (
+            tf.errors.ResourceExhaustedError(
+                None, None, "OOM when allocating tensor with shape[512,64]"
+            ),
+            "--batch_size",
+        ),
+        (
+            tf.errors.PermissionDeniedError(None, None, "f; Permission denied"),
+            "Permission denied",
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_the_machine_s_errors_are_explained(error, names):
+    text = program._explain(failing(error))
+    assert names in text
+    assert "\n" not in text
+
+
+def test_the_package_s_own_words_are_for_the_user():
+    error = caught(lambda: architecture.parse_name("R1x1"))
+    assert program._explain(error) == str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("raised by somebody else"),
+        KeyError("x"),
+        tf.errors.InvalidArgumentError(None, None, "shapes do not match"),
+    ],
+)
+def test_our_mistakes_keep_their_traceback(error):
+    assert program._explain(failing(error)) is None
