@@ -13,7 +13,7 @@ $(VENV)/.installed: setup.py requirements.txt
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-# Fine-tunes the small network on the shipped images: about three minutes.
+# Trains the small network on the shipped images: about two minutes.
 quickstart: install
 	$(BIN)/python -m bit_tf.train --flagfile=experiments/quickstart.flags \
 	    --workdir=$(WORKDIR)
