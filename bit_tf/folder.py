@@ -4,15 +4,13 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
-import stat
-import warnings
 from collections.abc import Callable
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from bit_tf import examples as examples_lib
+from bit_tf import image_file
 
 TRAIN_FOLDERS = ("train", "training")
 EVAL_FOLDERS = (
@@ -24,9 +22,7 @@ EVAL_FOLDERS = (
     "eval",
     "dev",
 )
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP")
 IGNORED_FILES = ("thumbs.db", "desktop.ini")
-MAX_IMAGE_PIXELS = 178_956_970
 EVAL_FRACTION = 0.2
 
 
@@ -211,7 +207,7 @@ def _check_images(
     sizes = {}
     broken = []
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        results = pool.map(_inspect, files)
+        results = pool.map(image_file.inspect, files)
         for done, (file, result) in enumerate(
             zip(files, results, strict=True), start=1
         ):
@@ -229,42 +225,6 @@ def _check_images(
             "and BMP: convert or remove them."
         )
     return sizes
-
-
-def _inspect(file: pathlib.Path) -> tuple[int, int] | str:
-    """Returns (height, width), or what is wrong with the file."""
-    try:
-        str(file).encode()
-    except UnicodeEncodeError:
-        return "name that is not UTF-8 text"
-    try:
-        status = os.stat(file)
-        if not stat.S_ISREG(status.st_mode):
-            return "not a regular file"
-        if status.st_size == 0:
-            return "empty file"
-        with warnings.catch_warnings():
-            # Below MAX_IMAGE_PIXELS a large picture is no attack.
-            warnings.simplefilter("ignore")
-            with Image.open(file) as image:
-                width, height = image.size
-                if image.format not in FORMATS:
-                    return f"{image.format} format"
-                if width * height > MAX_IMAGE_PIXELS:
-                    return f"{width}x{height} pixels are too many"
-                if image.format == "BMP" and image.mode != "RGB":
-                    # TensorFlow would decode these to wrong colours.
-                    return f"BMP of mode {image.mode}"
-                # A JPEG is read to its end also when it is decoded small.
-                image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
-                image.load()
-    except Image.DecompressionBombError:
-        return "too many pixels"
-    except Image.UnidentifiedImageError:
-        return "not an image"
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        return " ".join(str(error).split())[:80] or type(error).__name__
-    return height, width
 
 
 def _examples(

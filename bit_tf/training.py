@@ -149,11 +149,9 @@ def run(
         command=command,
     )
     log(f"training and evaluation took {progress_lib.duration(seconds)}")
-    log(
-        report.verdict(
-            final.summary(), report.majority_baseline(train, evaluation)
-        )
-    )
+    baseline = report.majority_baseline(train, evaluation)
+    # A terminal may not know the page's unbreakable space.
+    log(report.verdict(final.summary(), baseline).replace("\xa0", " "))
     return final
 
 

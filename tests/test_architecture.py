@@ -11,7 +11,8 @@ PACKAGE = pathlib.Path(bit_tf.__file__).parent
 FLOORS = {
     0: "architecture recipe hyperrule upstream tasks fewshot examples estimate "
     "progress",
-    1: "resnet_v2 preprocessing optimizer distribution workdir events folder",
+    1: "resnet_v2 preprocessing optimizer distribution workdir events "
+    "image_file folder",
     2: "data checkpoint saved_model sources",
     3: "evaluation loop report training",
     4: "program train export",

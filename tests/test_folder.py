@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from bit_tf import folder
+from bit_tf import image_file
 from tests.conftest import save_image
 
 
@@ -180,7 +181,7 @@ def test_unreadable_files_are_named_with_the_reason(
 
 
 def test_too_many_pixels_are_seen_in_the_header(image_folder, monkeypatch):
-    monkeypatch.setattr(folder, "MAX_IMAGE_PIXELS", 479)
+    monkeypatch.setattr(image_file, "MAX_IMAGE_PIXELS", 479)
     with pytest.raises(ValueError, match="24x20 pixels are too many"):
         folder.load(str(image_folder))
 
