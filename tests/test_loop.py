@@ -86,9 +86,11 @@ def test_devices_and_parts_add_up_to_the_same_ten_steps(one, name, micro_batch):
     for v in fresh.variables:
         moved = max(moved, np.abs(v.numpy() - one[v.path]).max())
     assert moved > 1e-2
-    # The float64 policy: summation order is all that differs.
+    # The float64 policy: summation order is all that differs, 1e-12 seen in
+    # weights; in velocities, which are not scaled by the rate, 1e-10.
     for path, value in one.items():
-        np.testing.assert_allclose(value, two[path], rtol=0, atol=1e-10)
+        allowed = 1e-10 if path.startswith("resnet/") else 1e-8
+        np.testing.assert_allclose(value, two[path], rtol=0, atol=allowed)
 
 
 def first_gradients(name):
