@@ -10,21 +10,21 @@ UNITS = {
     152: (3, 8, 36, 3),
 }
 BASE_CHANNELS = 64
+# Channels of a block over those inside its bottlenecks.
+BOTTLENECK_EXPANSION = 4
 GROUPS = 32
 # Four times the widest released model; R152x16 has 15 billion parameters.
 MAX_WIDTH = 16
 
 
 def parse_name(name: str) -> tuple[int, float]:
-    """Reads "R50x1" (or "BiT-M-R50x1") as (depth, width).
+    """Reads "R50x1" as (depth, width).
 
     Raises:
         ValueError: not such a name, an unknown depth, or a width that 32
             groups do not divide.
     """
-    match = re.fullmatch(
-        r"(?:BiT-[SML]-)?R(\d{1,4})x(\d{1,4}(?:\.\d{1,4})?)", name
-    )
+    match = re.fullmatch(r"R(\d{1,4})x(\d{1,4}(?:\.\d{1,4})?)", name)
     depth, width = (int(match[1]), float(match[2])) if match else (0, 0.0)
     if depth not in UNITS:
         raise ValueError(
@@ -44,6 +44,11 @@ def parse_name(name: str) -> tuple[int, float]:
             f"{GROUPS / BASE_CHANNELS:g}."
         )
     return depth, width
+
+
+def name(depth: int, width: float) -> str:
+    """Returns e.g. "R50x1", "R26x0.5"."""
+    return f"R{depth}x{width:g}"
 
 
 def activations(name: str, side: int) -> int:
@@ -70,8 +75,3 @@ def activations(name: str, side: int) -> int:
         if index:
             total += middle * (pixels(stride // 2) - pixels(stride))
     return total
-
-
-def is_published(name: str) -> bool:
-    """Returns whether a name stands for released weights, "BiT-M-R50x1"."""
-    return name.startswith("BiT-")

@@ -15,16 +15,22 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from bit_tf import pretrained
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PACKAGE = pathlib.Path(__file__).parent
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[..., None], *, arguments: int = 0) -> None:
     """Parses the flags and calls `main`; does not return.
 
     A mistake of the user's, an error raised by this package or by the
     operating system, becomes one line and exit code 1. Anything else is our
     mistake and keeps its traceback.
+
+    Args:
+        main: called with the arguments that are no flags.
+        arguments: how many of them there may be.
     """
     # Before TensorFlow is imported. oneDNN makes the backward convolutions
     # 1.4 times faster on processors without AVX512_VNNI, where it is off.
@@ -37,16 +43,16 @@ def run(main: Callable[[], None]) -> None:
         )
 
     def guarded(argv):
-        if len(argv) > 1:
+        if len(argv) > 1 + arguments:
             _fail(
-                f"unexpected argument {argv[1]!r}: flags look like "
+                f"unexpected argument {argv[1 + arguments]!r}: flags look like "
                 "--name=value; see --help"
             )
         if not flags.FLAGS["verbosity"].present:
             # TensorFlow logs every file it writes; --verbosity=0 shows them.
             logging.set_verbosity(logging.WARNING)
         try:
-            main()
+            main(*argv[1:])
         except KeyboardInterrupt:
             print("\nstopped; the same command continues", file=sys.stderr)
             sys.exit(130)
@@ -57,6 +63,38 @@ def run(main: Callable[[], None]) -> None:
             _fail(text)
 
     app.run(guarded, flags_parser=_parse)
+
+
+def define_mirror() -> None:
+    """Defines --mirror, for programs that fetch published weights."""
+    flags.DEFINE_string(
+        "mirror",
+        None,
+        "Address that has the published weights under the same names, "
+        "https://, http:// or gs://. Default: $BIT_TF_MIRROR, else where they "
+        "were published.",
+    )
+
+
+def weights_file(source: str) -> pathlib.Path:
+    """Returns the file that --init_from or a published name stands for.
+
+    What is not on this machine is fetched.
+
+    Raises:
+        ValueError: see `pretrained.resolve`.
+    """
+    return pretrained.resolve(
+        source,
+        cache=pretrained.cache_directory(os.environ),
+        mirror=flags.FLAGS.mirror or os.environ.get(pretrained.MIRROR_VARIABLE),
+        log=say,
+    )
+
+
+def say(text: str) -> None:
+    """Prints a line now, also into a pipe."""
+    print(text, flush=True)
 
 
 @contextlib.contextmanager
@@ -86,6 +124,8 @@ def quiet_import() -> Iterator[None]:
 
 
 def _parse(argv):
+    # Flags may stand after arguments.
+    flags.FLAGS.set_gnu_getopt(True)
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:

@@ -13,7 +13,6 @@ from keras import ops
 
 from bit_tf import architecture
 
-BOTTLENECK_EXPANSION = 4
 GROUP_NORM_EPSILON = 1e-5
 # Added to the variance. It is zero in float16, hence the float32 below.
 STANDARDIZATION_EPSILON = 1e-10
@@ -27,6 +26,11 @@ ENDPOINTS = (
     "pre_logits",
     "logits",
 )
+POOLING = {
+    "avg": keras.layers.GlobalAveragePooling2D,
+    "max": keras.layers.GlobalMaxPooling2D,
+    None: None,
+}
 
 
 def _float32_or_wider(x):
@@ -294,7 +298,7 @@ class BottleneckUnit(keras.layers.Layer):
 
     @property
     def filters_out(self) -> int:
-        return BOTTLENECK_EXPANSION * self.filters
+        return architecture.BOTTLENECK_EXPANSION * self.filters
 
     def build(self, input_shape):
         batch, height, width, channels = input_shape
@@ -441,12 +445,18 @@ class ResNetV2(keras.Model):
     """A BiT network as a functional Keras model.
 
     Input: (B, H, W, 3) RGB in [-1, 1], any H and W. Output: (B, classes)
-    logits, or (B, 2048 * width) pooled features without a head.
+    logits; without a head (B, 2048 * width) pooled features, or the map
+    (B, H/32, W/32, 2048 * width).
 
     Args:
         depth: 26, 50, 101 or 152.
         width: channel multiplier; 64 * width divides into 32 groups.
         num_classes: outputs of the head; None for no head.
+        pooling: "avg"; without a head also "max", or None for the map.
+        classifier_activation: of the head's outputs, as Keras names it; None
+            for logits, which training needs.
+        include_preprocessing: whether the input is in [0, 255] instead.
+        input_shape: (height, width, 3); None for a size that is not fixed.
         seed: of the initial kernels; equal seeds, equal weights.
         dtype: dtype policy or its name; None for Keras' current one.
     """
@@ -457,75 +467,109 @@ class ResNetV2(keras.Model):
         depth: int,
         width: float,
         num_classes: int | None,
+        pooling: str | None = "avg",
+        classifier_activation: str | None = None,
+        include_preprocessing: bool = False,
+        input_shape: tuple[int | None, int | None, int] = (None, None, 3),
         seed: int = 0,
         dtype=None,
         name: str | None = None,
     ):
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        channels = int(architecture.BASE_CHANNELS * width)
-        with keras.name_scope(SCOPE):
-            inputs = keras.Input(
-                (None, None, 3), name="images", dtype=policy.variable_dtype
+        wide = policy.variable_dtype
+        if pooling not in POOLING or (num_classes and pooling != "avg"):
+            raise ValueError(
+                f"pooling={pooling!r}: allowed is 'avg', and without a head "
+                "also 'max' and None."
             )
-            x = RootBlock(channels, seed=seed, name="root_block", dtype=policy)(
-                inputs
-            )  # (B, H/4, W/4, 64w)
-            for index, num_units in enumerate(architecture.UNITS[depth]):
-                block_name = f"block{index + 1}"
-                # (B, H/4, ...), then H/8, H/16, H/32 with 256w, 512w, ...
-                x = Block(
-                    channels * 2**index,
-                    num_units=num_units,
-                    strides=1 if index == 0 else 2,
-                    seed=zlib.crc32(f"{seed}/{block_name}".encode()),
-                    name=block_name,
-                    dtype=policy,
+        with keras.name_scope(SCOPE):
+            inputs = keras.Input(input_shape, name="images", dtype=wide)
+            x = inputs
+            if include_preprocessing:
+                x = keras.layers.Rescaling(
+                    1 / 127.5, offset=-1.0, name="preprocessing", dtype=wide
                 )(x)
-            x = GroupNorm(name="group_norm", dtype=policy)(x)
-            x = keras.layers.ReLU(name="relu", dtype=policy)(x)
-            # Averaged in the variable dtype: a float16 sum could overflow.
-            x = keras.layers.GlobalAveragePooling2D(
-                name="pre_logits", dtype=policy.variable_dtype
-            )(x)  # (B, 2048w)
+            x = _body(x, depth=depth, width=width, seed=seed, policy=policy)
+            if pooling is not None:
+                # Averaged in the variable dtype: a float16 sum could overflow.
+                x = POOLING[pooling](name="pre_logits", dtype=wide)(x)
+                # (B, 2048w)
             if num_classes is not None:
-                x = Head(num_classes, name="head", dtype=policy.variable_dtype)(
-                    x
-                )  # (B, classes)
+                x = Head(num_classes, name="head", dtype=wide)(x)
+                # (B, classes)
+                if classifier_activation is not None:
+                    x = keras.layers.Activation(
+                        classifier_activation, name="predictions", dtype=wide
+                    )(x)
         super().__init__(inputs, x, name=name)
         self.depth = depth
         self.width = width
         self.num_classes = num_classes
-        self.seed = seed
-        self._policy_config = keras.dtype_policies.serialize(policy)
+        self._config = {
+            "depth": depth,
+            "width": width,
+            "num_classes": num_classes,
+            "pooling": pooling,
+            "classifier_activation": classifier_activation,
+            "include_preprocessing": include_preprocessing,
+            "input_shape": tuple(input_shape),
+            "seed": seed,
+            "dtype": keras.dtype_policies.serialize(policy),
+        }
 
     @property
     def endpoints(self) -> dict:
         """Symbolic outputs by name, for `keras.Model(m.input, outputs)`.
 
         "root_block" and "block1" to "block4" are maps, (B, H/s, W/s, C) with
-        strides 4, 4, 8, 16, 32; "pre_logits" is (B, 2048 * width); "logits",
-        where there is a head, (B, classes).
+        strides 4, 4, 8, 16, 32; "pre_logits", where there is pooling, is
+        (B, 2048 * width); "logits", where there is a head, (B, classes).
         """
-        outputs = {name: self.get_layer(name).output for name in ENDPOINTS[:-1]}
-        if self.num_classes is not None:
-            outputs["logits"] = self.get_layer("head").output
-        return outputs
+        layers = {layer.name: layer for layer in self.layers}
+        layers["logits"] = layers.get("head")
+        return {
+            name: layers[name].output for name in ENDPOINTS if layers.get(name)
+        }
+
+    @property
+    def pyramid_outputs(self) -> dict:
+        """Maps "P2" to "P5" of strides 4 to 32, as KerasHub's detectors ask.
+
+        The outputs of the four blocks, before any norm and ReLU.
+        """
+        return {
+            f"P{level}": self.endpoints[f"block{level - 1}"]
+            for level in range(2, 6)
+        }
 
     def get_config(self):
-        return {
-            "depth": self.depth,
-            "width": self.width,
-            "num_classes": self.num_classes,
-            "seed": self.seed,
-            "dtype": self._policy_config,
-            "name": self.name,
-        }
+        return {**self._config, "name": self.name}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         return cls(**config)
+
+
+def _body(x, *, depth: int, width: float, seed: int, policy):
+    """(B, H, W, 3) -> (B, H/32, W/32, 2048w), up to the last ReLU."""
+    channels = int(architecture.BASE_CHANNELS * width)
+    x = RootBlock(channels, seed=seed, name="root_block", dtype=policy)(x)
+    # (B, H/4, W/4, 64w)
+    for index, num_units in enumerate(architecture.UNITS[depth]):
+        block_name = f"block{index + 1}"
+        # (B, H/4, ...), then H/8, H/16, H/32 with 256w, 512w, ...
+        x = Block(
+            channels * 2**index,
+            num_units=num_units,
+            strides=1 if index == 0 else 2,
+            seed=zlib.crc32(f"{seed}/{block_name}".encode()),
+            name=block_name,
+            dtype=policy,
+        )(x)
+    x = GroupNorm(name="group_norm", dtype=policy)(x)
+    return keras.layers.ReLU(name="relu", dtype=policy)(x)
 
 
 def build(

@@ -10,12 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 import bit_tf
-from bit_tf import checkpoint
+from bit_tf import labels
 from bit_tf import resnet_v2
+from bit_tf import weights
+from bit_tf import weights_file
 from bit_tf import workdir as workdir_lib
+from bit_tf import zoo
 
 # Float32 logits before and after; graph rewrites reorder a few sums.
 TOLERANCE = 1e-4
+# Pixels, where nothing says more: BiT was pre-trained so.
+DEFAULT_CROP = 224
 
 
 def write(
@@ -24,6 +29,7 @@ def write(
     *,
     class_names: Sequence[str],
     crop: int,
+    head: str = "softmax",
     weight_decay: float = 0.0,
     training: dict | None = None,
 ) -> None:
@@ -42,6 +48,8 @@ def write(
         model: float32, with a head, outside any strategy's scope.
         class_names: one per output.
         crop: image side the model was evaluated at, pixels; told, not forced.
+        head: "softmax" if an image has one class, "sigmoid" if several: what
+            makes probabilities of the logits.
         weight_decay: strength of `regularization_losses`; 0 for none.
         training: what to tell about the run, JSON types.
 
@@ -49,11 +57,7 @@ def write(
         ValueError: names and outputs do not match in number.
         RuntimeError: the file read back gives other logits.
     """
-    if len(class_names) != model.num_classes:
-        raise ValueError(
-            f"{len(class_names)} class names for {model.num_classes} outputs: "
-            "give one name per output."
-        )
+    _check_names(class_names, model.num_classes)
     facts = {
         "architecture": f"R{model.depth}x{model.width:g}",
         "bit_tf_version": bit_tf.__version__,
@@ -61,12 +65,12 @@ def write(
         "input": "float32 RGB in [0, 1], (batch, height, width, 3)",
         "image_size": crop,
         "resize": "squash to image_size x image_size, bilinear",
-        "output": "logits; softmax gives probabilities",
+        "output": f"logits; {head} gives probabilities",
         "training": training or {},
     }
     with tempfile.TemporaryDirectory() as assets:
         root, signatures = _root(
-            model, facts, pathlib.Path(assets), weight_decay
+            model, facts, pathlib.Path(assets), head, weight_decay
         )
 
         def save_and_check(temporary):
@@ -99,7 +103,7 @@ def export_run(workdir: workdir_lib.Workdir, path: pathlib.Path) -> None:
     if workdir.evaluation.is_file():
         training["top1"] = json.loads(workdir.evaluation.read_text())["top1"]
     model = resnet_v2.build(run["model"], run["num_classes"], dtype="float32")
-    checkpoint.load_weights(workdir.weights, model)
+    weights.load(workdir.weights, model)
     write(
         path,
         model,
@@ -110,10 +114,69 @@ def export_run(workdir: workdir_lib.Workdir, path: pathlib.Path) -> None:
     )
 
 
+def export_weights(
+    source: pathlib.Path,
+    path: pathlib.Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    image_size: int | None = None,
+) -> None:
+    """Writes the SavedModel of a weights file, on one device.
+
+    Architecture, width and classes are read from its tensors; what is known
+    of a published file is taken by its name.
+
+    Args:
+        source: see `weights_file.opened`.
+        path: directory to write, replaced if it is there.
+        class_names: one per class; None for the published order, or numbers.
+        image_size: side to resize to, pixels; None for that of the published
+            file, or 224.
+
+    Raises:
+        ValueError: the file cannot be used, has no head, or another number of
+            classes.
+    """
+    with weights_file.opened(source) as stored:
+        name, num_classes = stored.architecture, stored.num_classes
+    if num_classes is None:
+        raise ValueError(
+            f"weights file {source} has no head: there is nothing to classify "
+            "with. Fine-tune it first."
+        )
+    entry = zoo.by_file(source, architecture=name, num_classes=num_classes)
+    if class_names is None:
+        class_names = (
+            labels.class_names(entry.labels)
+            if entry and entry.labels
+            else [str(number) for number in range(num_classes)]
+        )
+    _check_names(class_names, num_classes)
+    model = resnet_v2.build(name, num_classes, dtype="float32")
+    weights.load(source, model)
+    write(
+        path,
+        model,
+        class_names=class_names,
+        crop=image_size or (entry.resolution if entry else DEFAULT_CROP),
+        head=entry.head if entry else "softmax",
+        training={"weights": entry.name if entry else source.name},
+    )
+
+
+def _check_names(class_names: Sequence[str], num_classes: int) -> None:
+    if len(class_names) != num_classes:
+        raise ValueError(
+            f"{len(class_names)} class names for {num_classes} outputs: give "
+            "one name per output."
+        )
+
+
 def _root(
     model: resnet_v2.ResNetV2,
     facts: dict,
     assets: pathlib.Path,
+    head: str,
     weight_decay: float,
 ):
     """Returns the object to save, free of Keras, and its signatures."""
@@ -125,6 +188,7 @@ def _root(
         },
     )
     names = list(facts["class_names"])
+    activation = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}[head]
 
     images = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
 
@@ -150,7 +214,7 @@ def _root(
     @tf.function(input_signature=[images])
     def serve(images):
         logits = network(images)["logits"]
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+        return {"logits": logits, "probabilities": activation(logits)}
 
     @tf.function(input_signature=[images])
     def serve_features(images):

@@ -4,11 +4,13 @@ python -m bit_tf.train --dataset=folder:PATH --workdir=DIR
 """
 
 import math
+import pathlib
 import shlex
 
 from absl import flags
 
 from bit_tf import architecture
+from bit_tf import download
 from bit_tf import examples as examples_lib
 from bit_tf import fewshot
 from bit_tf import hyperrule
@@ -18,9 +20,13 @@ from bit_tf import recipe as recipe_lib
 from bit_tf import sources
 from bit_tf import tasks
 from bit_tf import upstream
+from bit_tf import weights_file
 from bit_tf import workdir as workdir_lib
+from bit_tf import zoo
 
-DEFAULT_MODEL = "R26x0.5"
+DEFAULT_MODEL = "BiT-M-R50x1"
+# Where the published weights cannot be had, and for pre-training.
+SMALL_MODEL = "R26x0.5"
 # Evaluations on the way may cost this share of the training, at most.
 EVALUATION_SHARE = 0.1
 MAX_EVALUATIONS = 10
@@ -56,15 +62,19 @@ _HYPERRULE = flags.DEFINE_enum(
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "Network, R{26,50,101,152}x{width}, such as R26x0.5 or R50x1. Default: "
-    f"{DEFAULT_MODEL}.",
+    "Published weights, such as BiT-M-R50x1, which are fetched; or a network "
+    "with fresh weights, R{26,50,101,152}x{width}, such as R26x0.5. Default: "
+    f"{DEFAULT_MODEL}; where that cannot be fetched, and for "
+    f"--recipe=upstream, {SMALL_MODEL}.",
 )
 _INIT_FROM = flags.DEFINE_string(
     "init_from",
     None,
-    "Weights to start from, an .npz in the published layout; a head for "
-    "other classes is replaced. Default: fresh weights.",
+    "Weights to start from, instead of those that --model names: a published "
+    "name, or a file of any format that bit_tf.convert reads; a head for other "
+    "classes is replaced.",
 )
+program.define_mirror()
 _RESIZE = flags.DEFINE_integer(
     "resize",
     None,
@@ -190,13 +200,18 @@ def main() -> None:
         train_split=_TRAIN_SPLIT.value,
         eval_split=_EVAL_SPLIT.value,
     )
-    model_name = _model_name()
+    _check_model_name()
     train, evaluation = _load(task)
+    # Wrong numbers are told before weights are fetched.
+    _resolve(train, SMALL_MODEL)
+    workdir = workdir_lib.Workdir(_WORKDIR.value)
+    model_name, init_from = _start(workdir)
+    init_file = _checked(init_from, model_name) if init_from else None
     recipe = _resolve(train, model_name)
     identity = {
         **recipe.to_dict(),
         "model": model_name,
-        "init_from": _INIT_FROM.value,
+        "init_from": init_from,
         "seed": _SEED.value,
         "num_classes": len(train.class_names),
         "class_names": list(train.class_names),
@@ -212,12 +227,16 @@ def main() -> None:
             else None,
         },
     }
-    workdir = workdir_lib.Workdir(_WORKDIR.value)
     given = program.given_flags(_WORKDIR)
+    if _MODEL.value is None:
+        # What is repeated does not depend on what can be fetched then.
+        given.append(f"--model={model_name}")
+        if init_from and not _INIT_FROM.value:
+            given.append(f"--init_from={init_from}")
     with workdir.locked():
         workdir.claim(identity, given)
         workdir_lib.remove_leftovers(workdir.path)
-        _say(recipe_lib.table(recipe))
+        program.say(recipe_lib.table(recipe))
         # TensorFlow takes seconds to import: everything that can be wrong
         # without it has been looked at by now.
         with program.quiet_import():
@@ -229,7 +248,7 @@ def main() -> None:
             model_name=model_name,
             train=train,
             evaluation=evaluation,
-            init_from=_INIT_FROM.value,
+            init_from=init_file,
             seed=_SEED.value,
             strategy_name=_STRATEGY.value,
             eval_every=_EVAL_EVERY.value
@@ -237,9 +256,9 @@ def main() -> None:
             checkpoint_every=_CHECKPOINT_EVERY.value,
             export=_EXPORT.value,
             command=f"{program.python()} -m bit_tf.train {shlex.join(given)}",
-            log=_say,
+            log=program.say,
         )
-        _say(_where(workdir))
+        program.say(_where(workdir))
 
 
 def _where(workdir: workdir_lib.Workdir) -> str:
@@ -266,26 +285,57 @@ def _where(workdir: workdir_lib.Workdir) -> str:
     return "\n".join(lines)
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
+def _is_published(name: str) -> bool:
+    return name.startswith("BiT-") or name in zoo.ENTRIES
 
 
-def _model_name() -> str:
-    name = _MODEL.value
-    if name is None:
-        _say(
-            f"model {DEFAULT_MODEL}, the small one, with fresh weights unless "
-            "--init_from is given; choose another with --model"
+def _check_model_name() -> None:
+    """Raises ValueError for a --model that there is not."""
+    if _MODEL.value is not None:
+        if _is_published(_MODEL.value):
+            zoo.find(_MODEL.value)
+        else:
+            architecture.parse_name(_MODEL.value)
+
+
+def _start(workdir: workdir_lib.Workdir) -> tuple[str, str | None]:
+    """Returns the architecture, and the weights to start from or None."""
+    name, init_from = _MODEL.value, _INIT_FROM.value
+    if name is not None and _is_published(name):
+        return zoo.find(name).architecture, init_from or name
+    if name is not None:
+        return name, init_from
+    if init_from:
+        return _architecture_of(program.weights_file(init_from)), init_from
+    if workdir.recipe.exists():
+        kept = workdir.read_recipe()
+        return kept["model"], kept["init_from"]
+    if _RECIPE.value == "upstream":
+        program.say(f"model {SMALL_MODEL}; choose another with --model")
+        return SMALL_MODEL, None
+    try:
+        program.weights_file(DEFAULT_MODEL)
+    except download.UnreachableError as error:
+        program.say(
+            f"warning: {error}\nwarning: {SMALL_MODEL} with fresh weights is "
+            f"trained instead of {DEFAULT_MODEL}: expect much less of it. "
+            f"--model={SMALL_MODEL} says that you want it"
         )
-        return DEFAULT_MODEL
-    architecture.parse_name(name)
-    if architecture.is_published(name) and not _INIT_FROM.value:
-        raise ValueError(
-            f"the weights of {name} cannot be fetched by this version: give "
-            f"--model={name.split('-')[-1]} for fresh weights, or "
-            "--init_from=FILE.npz if you have them."
-        )
-    return name.split("-")[-1]
+        return SMALL_MODEL, None
+    program.say(f"model {DEFAULT_MODEL}; choose another with --model")
+    return zoo.find(DEFAULT_MODEL).architecture, DEFAULT_MODEL
+
+
+def _architecture_of(path: pathlib.Path) -> str:
+    with weights_file.opened(path) as stored:
+        return stored.architecture
+
+
+def _checked(init_from: str, model_name: str) -> pathlib.Path:
+    """Returns the file to start from, whose tensors fit the network."""
+    path = program.weights_file(init_from)
+    with weights_file.opened(path, expected=model_name):
+        return path
 
 
 def _load(
@@ -301,7 +351,7 @@ def _load(
         task,
         data_dir=_DATA_DIR.value,
         split_seed=_SPLIT_SEED.value,
-        log=_say,
+        log=program.say,
         progress=show,
     )
     status.clear()
@@ -316,7 +366,7 @@ def _load(
             )
         )
     height, width = train.typical_size()
-    _say(
+    program.say(
         f"data {task.name}: {len(train)} images to train on, "
         f"{len(evaluation)} to evaluate on, {len(train.class_names)} classes, "
         f"median size {height}x{width} pixels"

@@ -1,6 +1,7 @@
 """One whole run: network and data in; weights, SavedModel and report out."""
 
 import json
+import pathlib
 import time
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from bit_tf import recipe as recipe_lib
 from bit_tf import report
 from bit_tf import resnet_v2
 from bit_tf import saved_model
+from bit_tf import weights
 from bit_tf import workdir as workdir_lib
 
 # Images per device; larger batches are no faster.
@@ -32,7 +34,7 @@ def run(
     train: examples_lib.Examples,
     evaluation: examples_lib.Examples,
     seed: int = 0,
-    init_from: str | None = None,
+    init_from: pathlib.Path | None = None,
     strategy_name: str = "auto",
     eval_every: int | None = None,
     checkpoint_every: int | None = None,
@@ -49,7 +51,7 @@ def run(
         train: what to train on.
         evaluation: what to evaluate on, same classes.
         seed: of fresh weights, order, augmentation and mixup.
-        init_from: .npz to start from; None for fresh weights.
+        init_from: file to start from, see `weights`; None for fresh weights.
         strategy_name: see `distribution.build`.
         eval_every: steps between evaluations; None for only at the end.
         checkpoint_every: steps between states; None for every five minutes.
@@ -90,8 +92,8 @@ def run(
     if first_step:
         log(f"continuing at step {first_step} of {recipe.total_steps}")
     elif init_from:
-        remark = checkpoint.load_weights(init_from, model)
-        log(remark or f"weights from {init_from}")
+        remark = weights.load(init_from, model)
+        log(f"weights from {init_from}" + (f"; {remark}" if remark else ""))
     evaluate = evaluation_lib.evaluator(
         model,
         batches=data.for_evaluation(
@@ -178,7 +180,7 @@ def _leave(
     command: str,
 ) -> None:
     """Writes weights, evaluation, SavedModel and report."""
-    checkpoint.save_weights(workdir.weights, model)
+    weights.save(workdir.weights, model)
     workdir_lib.write_text(
         workdir.evaluation,
         json.dumps(

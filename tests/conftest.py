@@ -2,10 +2,15 @@
 
 import os
 import pathlib
+import tempfile
 
 # As the programs set them, before TensorFlow is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# No test fetches anything from the internet: nobody listens here.
+os.environ["BIT_TF_MIRROR"] = "http://127.0.0.1:9"
+KERAS_HOME = tempfile.TemporaryDirectory(prefix="bit_tf_keras_home_")
+os.environ["KERAS_HOME"] = KERAS_HOME.name
 
 import numpy as np
 import pytest

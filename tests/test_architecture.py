@@ -9,18 +9,19 @@ import bit_tf
 
 PACKAGE = pathlib.Path(bit_tf.__file__).parent
 FLOORS = {
-    0: "architecture recipe hyperrule upstream tasks fewshot examples estimate "
-    "progress",
+    0: "architecture layout zoo labels tensors recipe hyperrule upstream tasks "
+    "fewshot examples estimate progress",
     1: "resnet_v2 preprocessing optimizer distribution workdir events "
-    "image_file folder",
-    2: "data checkpoint saved_model sources",
-    3: "evaluation loop report training",
-    4: "program train export",
+    "image_file folder npz_file h5_file h5_weights safetensors_file "
+    "torch_weights weights_file download",
+    2: "data weights pretrained checkpoint saved_model sources",
+    3: "evaluation loop report training conversion",
+    4: "program train export convert applications",
 }
 FLOOR_OF = {
     name: floor for floor, names in FLOORS.items() for name in names.split()
 }
-VERBS = ("train", "export")
+VERBS = ("train", "export", "convert", "applications")
 
 
 def imports(module: str) -> set[str]:

@@ -12,32 +12,26 @@ import time
 import numpy as np
 import pytest
 
+from tests import programs
 from tests.conftest import ROOT
 from tests.conftest import save_image
 
 DATASET = "--dataset=builtin:patches"
-TINY = ("--crop=32", "--batch_size=4", "--total_steps=6", "--base_lr=0.02")
+TINY = (
+    "--model=R26x0.5",
+    "--crop=32",
+    "--batch_size=4",
+    "--total_steps=6",
+    "--base_lr=0.02",
+)
 
 
-def command(*flags, module="train"):
-    return [sys.executable, "-m", f"bit_tf.{module}", *map(str, flags)]
+def command(*flags):
+    return programs.command("train", *flags)
 
 
 def run(*flags, module="train", **kwargs):
-    # As a user's shell would: none of the tests' own settings.
-    env = {
-        k: v
-        for k, v in os.environ.items()
-        if k not in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS")
-    }
-    return subprocess.run(
-        command(*flags, module=module),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=env,
-        **kwargs,
-    )
+    return programs.run(module, *flags, **kwargs)
 
 
 def weights(workdir):
@@ -87,8 +81,7 @@ def test_the_terminal_shows_recipe_result_and_places(finished):
     workdir, done, _ = finished
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("model R26x0.5, the small one")
-    assert "12 images to train on, 10 to evaluate on, 2 classes" in lines[1]
+    assert "12 images to train on, 10 to evaluate on, 2 classes" in lines[0]
     assert "  batch_size    4" in done.stdout
     assert "--batch_size\n" in done.stdout
     assert "small task, 12 is fewer" not in done.stdout  # the flag decided
@@ -228,7 +221,12 @@ def refused(*flags, **kwargs):
     ("flags", "names"),
     [
         ([DATASET, "--model=R50"], ["R50", "R26x0.5"]),
-        ([DATASET, "--model=BiT-M-R50x1"], ["BiT-M-R50x1", "--init_from"]),
+        (
+            [DATASET, "--model=BiT-M-R50x1"],
+            ["127.0.0.1:9/BiT-M-R50x1.npz", "put it at", "--mirror"],
+        ),
+        ([DATASET, "--model=BiT-L-R50x1"], ["never published"]),
+        ([DATASET, "--model=BiT-M-R26x1"], ["BiT-M-R50x1-ILSVRC2012"]),
         ([DATASET, "--batch_size=0"], ["batch_size", "0"]),
         ([DATASET, "--batch_size=many"], ["batch_size", "many"]),
         ([DATASET, "--total_steps=-5"], ["total_steps", "-5"]),
@@ -246,7 +244,7 @@ def refused(*flags, **kwargs):
         ([DATASET, "--batchsize=3"], ["batchsize"]),
         ([DATASET, "--train_split=train"], ["fixed splits"]),
         ([DATASET, "--examples_per_class=49"], ["(48)", "allow_missing"]),
-        ([DATASET, "--init_from=none.npz"], ["none.npz", "does not exist"]),
+        ([DATASET, "--init_from=none.npz"], ["none.npz", "do not exist"]),
         ([DATASET, "stray"], ["stray"]),
         (["--dataset=builtin:cats"], ["builtin:patches"]),
         (["--dataset=folder:nowhere"], ["nowhere", "does not exist"]),

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bit_tf import checkpoint
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import resnet_v2
+from bit_tf import weights
 
 pytestmark = [
     pytest.mark.parity,
@@ -75,7 +75,7 @@ def pair(request, tmp_path_factory):
             value = rng.normal(0, 0.2, v.shape)
         v.assign(value)
     directory = tmp_path_factory.mktemp(name)
-    checkpoint.save_weights(directory / "weights.npz", ours)
+    weights.save(directory / "weights.npz", ours)
     inputs = {
         f"{height}x{width}": rng.uniform(-1, 1, (2, height, width, 3)).astype(
             np.float32

@@ -1,0 +1,124 @@
+"""A network's weights, out of and into files.
+
+.npz           the released layout; what a run leaves
+.safetensors   timm's resnetv2_*_bit
+a folder       transformers' BitForImageClassification
+.weights.h5    Keras 3, `model.load_weights`
+.keras         Keras 3, `keras.saving.load_model`
+
+What can be read besides is in `weights_file`.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from bit_tf import architecture
+from bit_tf import layout
+from bit_tf import npz_file
+from bit_tf import torch_weights
+from bit_tf import weights_file
+from bit_tf import workdir as workdir_lib
+
+
+def load(path: str | os.PathLike, model: keras.Model) -> str | None:
+    """Reads weights of any format into a network.
+
+    A head for another number of classes is left out: the network's becomes
+    zero. Above the network itself, one tensor is in memory.
+
+    Args:
+        path: see `weights_file.opened`.
+        model: from `resnet_v2.build`.
+
+    Returns:
+        A remark if the head was left out, else None.
+
+    Raises:
+        ValueError: no such file, or not this network's; the text names the
+            first tensor that is wrong. The network may be half read.
+    """
+    expected = architecture.name(model.depth, model.width)
+    variables = {variable.path: variable for variable in model.variables}
+    with weights_file.opened(path, expected=expected) as stored:
+        remark = None
+        wanted, found = model.num_classes, stored.num_classes
+        if wanted is not None and wanted != found:
+            for key in layout.HEAD:
+                head = variables.pop(key)
+                head.assign(np.zeros(head.shape))
+            has = f"a head for {found} classes" if found else "no head"
+            remark = (
+                f"{stored.path.name} has {has}; the new head for {wanted} "
+                "starts at zero"
+            )
+        for key, variable in variables.items():
+            variable.assign(stored.read(key).astype(variable.dtype, copy=False))
+    return remark
+
+
+def save(
+    path: str | os.PathLike,
+    model: keras.Model,
+    *,
+    class_names: Sequence[str] | None = None,
+    image_size: int = 224,
+) -> None:
+    """Writes a network's weights, whole or not at all.
+
+    Args:
+        path: its name decides the format, see `weights_file.WRITABLE`.
+        model: from `resnet_v2.build`.
+        class_names: one per output, for formats that keep them.
+        image_size: side to resize to, for formats that keep it; pixels.
+
+    Raises:
+        ValueError: the name says no format that can be written.
+    """
+    path = pathlib.Path(path).expanduser()
+    kind = weights_file.format_of(path)
+    if kind == "transformers":
+        workdir_lib.write_directory(
+            path,
+            lambda folder: torch_weights.write_transformers(
+                folder,
+                *_contents(model),
+                class_names=class_names,
+                image_size=image_size,
+            ),
+        )
+    else:
+        writer = {
+            ".npz": lambda file: npz_file.write(file, *_contents(model)),
+            ".safetensors": lambda file: torch_weights.write_timm(
+                file, *_contents(model)
+            ),
+            ".weights.h5": lambda file: _through(
+                file, kind, model.save_weights
+            ),
+            ".keras": lambda file: _through(file, kind, model.save),
+        }[kind]
+        workdir_lib.write_file(path, writer)
+
+
+def _contents(
+    model: keras.Model,
+) -> tuple[dict[str, layout.Shape], Callable[[str], np.ndarray]]:
+    """Returns what there is to write, and what reads one tensor of it."""
+    variables = {variable.path: variable for variable in model.variables}
+    shapes = {key: tuple(v.shape) for key, v in variables.items()}
+    return shapes, lambda key: keras.ops.convert_to_numpy(variables[key])
+
+
+def _through(path: pathlib.Path, suffix: str, write) -> None:
+    """Writes a file by way of a name with the suffix that Keras insists on."""
+    named = path.with_name(path.name + suffix)
+    try:
+        write(named)
+        os.replace(named, path)
+    finally:
+        named.unlink(missing_ok=True)
