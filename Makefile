@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
+# The last Python that tensorflow-addons was built for.
+LEGACY_PYTHON ?= python3.11
+LEGACY_VENV ?= .venv-legacy
 
-.PHONY: install quickstart test slow lint parity clean
+.PHONY: install quickstart test slow lint parity legacy clean
 
 install: $(VENV)/.installed
 
@@ -20,25 +23,37 @@ quickstart: install
 
 # Two processes, a file each: most of the time TensorFlow traces, on one core.
 test: install
-	$(BIN)/python -m pytest --ignore=tests/parity -m "not slow" \
+	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m "not slow" \
 	    --numprocesses=2 --dist=loadfile
 
 # The same properties at greater length.
 slow: install
-	$(BIN)/python -m pytest --ignore=tests/parity -m slow
+	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m slow
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Against timm and TensorFlow Hub; installs PyTorch. For its CPU build:
+# Against timm, transformers, KerasHub and TensorFlow Hub; installs PyTorch. For
+# its CPU build:
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make parity
 parity: $(VENV)/.parity
-	$(BIN)/python -m pytest tests/parity
+	$(BIN)/python -m pytest tests/parity -m "not slow"
 
 $(VENV)/.parity: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[parity]'
 	touch $@
 
+# Against tensorflow-addons, in an environment of its own.
+legacy: install $(LEGACY_VENV)/.installed
+	BIT_TF_LEGACY_PYTHON=$(abspath $(LEGACY_VENV))/bin/python \
+	    $(BIN)/python -m pytest tests/legacy
+
+$(LEGACY_VENV)/.installed: requirements-legacy.txt
+	$(LEGACY_PYTHON) -m venv $(LEGACY_VENV)
+	$(LEGACY_VENV)/bin/python -m pip install --quiet \
+	    --requirement requirements-legacy.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(LEGACY_VENV) runs

@@ -40,6 +40,8 @@ setup(
             "torch>=2.6",
             "torchvision",
             "timm>=1.0.20",
+            "transformers>=4.50",
+            "keras-hub>=0.20",
             "tensorflow-hub==0.16.1",
             "setuptools<82",
         ],

@@ -93,6 +93,7 @@ def _application(architecture: str) -> Callable[..., resnet_v2.ResNetV2]:
             classifier_activation=classifier_activation,
             include_preprocessing=include_preprocessing,
             input_shape=input_shape or (None, None, 3),
+            seed=0 if path is None else None,
             name=name,
         )
         if path is not None:

@@ -57,7 +57,7 @@ def convert(
         num_classes = None if headless else stored.num_classes
         found = stored.num_classes
     entry = zoo.by_file(source, architecture=name, num_classes=found)
-    model = resnet_v2.build(name, num_classes, dtype="float32")
+    model = resnet_v2.build(name, num_classes, seed=None, dtype="float32")
     weights.load(source, model)
     depth, width = architecture.parse_name(name)
     count = layout.parameters(layout.shapes(depth, width, num_classes))

@@ -203,14 +203,19 @@ class GroupNorm(keras.layers.Layer):
         }
 
 
+def _derived(seed: int | None, role: str) -> int | None:
+    """Returns a seed of its own for a part; None stays None."""
+    return None if seed is None else zlib.crc32(f"{seed}/{role}".encode())
+
+
 def _seeded_conv(filters, kernel_size, *, seed, role, **kwargs):
     """A StdConv2D whose initial kernel depends on (seed, role) alone."""
     return StdConv2D(
         filters,
         kernel_size,
-        kernel_initializer=keras.initializers.GlorotUniform(
-            seed=zlib.crc32(f"{seed}/{role}".encode())
-        ),
+        kernel_initializer="zeros"
+        if seed is None
+        else keras.initializers.GlorotUniform(seed=_derived(seed, role)),
         name="standardized_conv2d",
         **kwargs,
     )
@@ -223,7 +228,7 @@ class RootBlock(keras.layers.Layer):
     (B, H, W, 3) -> (B, H/4, W/4, filters), sizes rounded up.
     """
 
-    def __init__(self, filters: int, *, seed: int = 0, **kwargs):
+    def __init__(self, filters: int, *, seed: int | None = 0, **kwargs):
         super().__init__(**kwargs)
         self.filters = filters
         self.seed = seed
@@ -277,7 +282,7 @@ class BottleneckUnit(keras.layers.Layer):
     """
 
     def __init__(
-        self, filters: int, *, strides: int = 1, seed: int = 0, **kwargs
+        self, filters: int, *, strides: int = 1, seed: int | None = 0, **kwargs
     ):
         super().__init__(**kwargs)
         self.filters = filters
@@ -363,7 +368,7 @@ class Block(keras.layers.Layer):
         *,
         num_units: int,
         strides: int = 1,
-        seed: int = 0,
+        seed: int | None = 0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -375,7 +380,7 @@ class Block(keras.layers.Layer):
             BottleneckUnit(
                 filters,
                 strides=strides if number == 1 else 1,
-                seed=zlib.crc32(f"{seed}/unit{number:02d}".encode()),
+                seed=_derived(seed, f"unit{number:02d}"),
                 name=f"unit{number:02d}",
                 dtype=self.dtype_policy,
             )
@@ -457,7 +462,9 @@ class ResNetV2(keras.Model):
             for logits, which training needs.
         include_preprocessing: whether the input is in [0, 255] instead.
         input_shape: (height, width, 3); None for a size that is not fixed.
-        seed: of the initial kernels; equal seeds, equal weights.
+        seed: of the initial kernels; equal seeds, equal weights. None for
+            zeros, which take no time and no room, where weights are loaded
+            next.
         dtype: dtype policy or its name; None for Keras' current one.
     """
 
@@ -471,7 +478,7 @@ class ResNetV2(keras.Model):
         classifier_activation: str | None = None,
         include_preprocessing: bool = False,
         input_shape: tuple[int | None, int | None, int] = (None, None, 3),
-        seed: int = 0,
+        seed: int | None = 0,
         dtype=None,
         name: str | None = None,
     ):
@@ -552,7 +559,7 @@ class ResNetV2(keras.Model):
         return cls(**config)
 
 
-def _body(x, *, depth: int, width: float, seed: int, policy):
+def _body(x, *, depth: int, width: float, seed: int | None, policy):
     """(B, H, W, 3) -> (B, H/32, W/32, 2048w), up to the last ReLU."""
     channels = int(architecture.BASE_CHANNELS * width)
     x = RootBlock(channels, seed=seed, name="root_block", dtype=policy)(x)
@@ -564,7 +571,7 @@ def _body(x, *, depth: int, width: float, seed: int, policy):
             channels * 2**index,
             num_units=num_units,
             strides=1 if index == 0 else 2,
-            seed=zlib.crc32(f"{seed}/{block_name}".encode()),
+            seed=_derived(seed, block_name),
             name=block_name,
             dtype=policy,
         )(x)
@@ -576,7 +583,7 @@ def build(
     name: str,
     num_classes: int | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = 0,
     dtype=None,
 ) -> ResNetV2:
     """Builds a network with fresh weights.
@@ -584,7 +591,8 @@ def build(
     Args:
         name: "R{26|50|101|152}x{width}", e.g. "R50x1", "R26x0.5".
         num_classes: size of the zero-initialised head; None for no head.
-        seed: of the initial kernels.
+        seed: of the initial kernels; None for zeros, where weights are
+            loaded next.
         dtype: dtype policy; None for Keras' current one.
 
     Raises:

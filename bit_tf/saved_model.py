@@ -102,7 +102,9 @@ def export_run(workdir: workdir_lib.Workdir, path: pathlib.Path) -> None:
     }
     if workdir.evaluation.is_file():
         training["top1"] = json.loads(workdir.evaluation.read_text())["top1"]
-    model = resnet_v2.build(run["model"], run["num_classes"], dtype="float32")
+    model = resnet_v2.build(
+        run["model"], run["num_classes"], seed=None, dtype="float32"
+    )
     weights.load(workdir.weights, model)
     write(
         path,
@@ -152,7 +154,7 @@ def export_weights(
             else [str(number) for number in range(num_classes)]
         )
     _check_names(class_names, num_classes)
-    model = resnet_v2.build(name, num_classes, dtype="float32")
+    model = resnet_v2.build(name, num_classes, seed=None, dtype="float32")
     weights.load(source, model)
     write(
         path,

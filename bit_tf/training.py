@@ -70,7 +70,9 @@ def run(
     distribution.check_batch_size(strategy, recipe.batch_size)
     num_classes = len(train.class_names)
     with strategy.scope():
-        model = resnet_v2.build(model_name, num_classes, seed=seed)
+        model = resnet_v2.build(
+            model_name, num_classes, seed=None if init_from else seed
+        )
         optimizer = optimizer_lib.build(recipe)
         optimizer.build(model.trainable_variables)
     first_step = checkpoint.restore(

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from bit_tf import architecture
 from bit_tf import layout
@@ -23,6 +24,8 @@ from bit_tf import npz_file
 from bit_tf import torch_weights
 from bit_tf import weights_file
 from bit_tf import workdir as workdir_lib
+
+_SLICE_BYTES = 1 << 20
 
 
 def load(path: str | os.PathLike, model: keras.Model) -> str | None:
@@ -57,8 +60,34 @@ def load(path: str | os.PathLike, model: keras.Model) -> str | None:
                 "starts at zero"
             )
         for key, variable in variables.items():
-            variable.assign(stored.read(key).astype(variable.dtype, copy=False))
+            _assign(variable, stored.read(key))
     return remark
+
+
+def _assign(variable: keras.Variable, array: np.ndarray) -> None:
+    """Sets a variable without a second copy of a large array.
+
+    TensorFlow copies what it is given: a slice of the input channels at a time.
+    """
+    array = array.astype(variable.dtype, copy=False)
+    if array.nbytes <= _SLICE_BYTES or array.ndim < 2:
+        variable.assign(array)
+        return
+    rows = max(1, _SLICE_BYTES * array.shape[-2] // array.nbytes)
+    # Under tf.distribute a variable stands for one on every device.
+    for target in getattr(variable.value, "values", (variable.value,)):
+        for begin in range(0, array.shape[-2], rows):
+            piece = array[..., begin : begin + rows, :]
+            first, last = [0] * array.ndim, list(array.shape)
+            first[-2], last[-2] = begin, begin + piece.shape[-2]
+            # Not target[...].assign, which reads and so copies the whole.
+            tf.raw_ops.ResourceStridedSliceAssign(
+                ref=target.handle,
+                begin=first,
+                end=last,
+                strides=[1] * array.ndim,
+                value=piece,
+            )
 
 
 def save(

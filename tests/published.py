@@ -13,8 +13,9 @@ from bit_tf import layout
 def arrays(name: str, num_classes: int | None, *, seed: int = 0) -> dict:
     """Returns random weights by published name, in published order.
 
-    Of sizes at which every tensor matters: a kernel's mean is not zero, and
-    no scale is one.
+    Of sizes at which every tensor matters: the mean of a standardised kernel
+    is not zero, and no scale is one. The head's mean is: a logit that is mostly
+    the same for all images would hide differences.
     """
     rng = np.random.default_rng(seed)
     found = {}
@@ -24,7 +25,8 @@ def arrays(name: str, num_classes: int | None, *, seed: int = 0) -> dict:
             value = rng.uniform(0.5, 1.5, shape)
         elif key.endswith("kernel"):
             fan_in = np.prod(shape[:-1])
-            value = rng.normal(0.01, 1 / np.sqrt(fan_in), shape)
+            mean = 0.0 if key == layout.HEAD_KERNEL else 0.01
+            value = rng.normal(mean, 1 / np.sqrt(fan_in), shape)
         else:
             value = rng.normal(0, 0.2, shape)
         found[key] = value.astype(np.float32)

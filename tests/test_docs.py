@@ -1,5 +1,6 @@
 """What the documents tell people to type exists and works."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,11 +10,12 @@ import pytest
 
 from bit_tf import resnet_v2
 from bit_tf import saved_model
+from tests import published
 from tests.conftest import ROOT
 
 DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted(
     path
-    for folder in ("bit_tf", "experiments")
+    for folder in ("bit_tf", "docs", "experiments")
     for path in (ROOT / folder).rglob("*.md")
 )
 
@@ -30,7 +32,7 @@ def test_documents_show_commands():
     assert len(list(commands())) >= 3
 
 
-@pytest.mark.parametrize("program", ["train", "export"])
+@pytest.mark.parametrize("program", ["train", "export", "convert"])
 def test_flags_in_the_documents_exist(program):
     known = subprocess.run(
         [sys.executable, "-m", f"bit_tf.{program}", "--help"],
@@ -64,6 +66,25 @@ def test_make_targets_in_the_documents_exist():
     for path in DOCUMENTS:
         for target in re.findall(r"`make (\w+)`", path.read_text()):
             assert f"\n{target}:" in makefile, f"{path}: {target}"
+
+
+def test_the_python_of_the_weights_page_runs(tmp_path):
+    (snippet,) = re.findall(
+        r"```python\n(.+?)```",
+        (ROOT / "docs" / "weights.md").read_text(),
+        re.DOTALL,
+    )
+    np.savez(tmp_path / "weights.npz", **published.arrays("R50x1", 1000))
+    done = subprocess.run(
+        [sys.executable, "-c", snippet],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\[\[\('n\d{8}', '.+', 0\.\d+\)", done.stdout)
+    assert "(1, 2048)" in done.stdout
 
 
 def test_the_readme_s_five_lines_of_python_run(tmp_path):

@@ -24,7 +24,8 @@ def test_flagfiles_resolve(path):
     values.unparse_flags()
     values(["train", f"--flagfile={path}"])
     try:
-        name = train._model_name()
+        train._check_model_name()
+        name = values.model
         recipe = train._resolve(make_examples(100), name)
         assert resnet_v2.build(name, 2).count_params() > 0
         assert recipe.warmup_steps < recipe.total_steps

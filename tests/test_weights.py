@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
+import tensorflow as tf
 
 from bit_tf import layout
 from bit_tf import resnet_v2
@@ -243,6 +244,20 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 def test_another_architecture_is_refused_with_both_names(npz):
     with pytest.raises(ValueError, match="is of R26x0.5, and R26x1 is wanted"):
         weights.load(npz, resnet_v2.build("R26x1", CLASSES))
+
+
+def test_large_tensors_are_set_in_slices_on_all_devices(npz, monkeypatch):
+    monkeypatch.setattr(weights, "_SLICE_BYTES", 10_000)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        mirrored = resnet_v2.build(NAME, CLASSES)
+    one = resnet_v2.build(NAME, CLASSES)
+    for network in (mirrored, one):
+        weights.load(npz, network)
+        assert_same(by_path(network), ARRAYS)
+    for variable in mirrored.variables:
+        for copy in variable.value.values:
+            np.testing.assert_array_equal(copy, ARRAYS[variable.path])
 
 
 def test_what_a_keras_file_says_to_build_is_not_built(model, tmp_path):

@@ -10,6 +10,7 @@ import pathlib
 import sys
 
 import numpy as np
+import safetensors.torch
 import timm
 import torch
 
@@ -24,27 +25,54 @@ def nhwc(tensor):
 
 def network_outputs(name, directory):
     weights = directory / "weights.npz"
-    classes = len(np.load(weights)["resnet/head/conv2d/bias"])
+    with np.load(weights) as stored:
+        classes = len(stored["resnet/head/conv2d/bias"])
+    outputs = {}
+    with np.load(directory / "inputs.npz") as stored:
+        inputs = {key: stored[key] for key in stored.files}
+
+    def evaluate(model, reader):
+        with torch.no_grad():
+            for key, images in inputs.items():
+                logits = model.eval()(nchw(images)).numpy()
+                outputs[f"{reader}/{key}"] = logits
+
+    model = timm.create_model(
+        f"resnetv2_{name}_bit",
+        num_classes=classes,
+        checkpoint_path=str(directory / "weights.safetensors"),
+    )
+    evaluate(model, "checkpoint_path")
+    safetensors.torch.save_file(
+        model.state_dict(), directory / "back.safetensors"
+    )
+    del model
     model = timm.create_model(f"resnetv2_{name}_bit", num_classes=classes)
     model.load_pretrained(weights)
-    model.eval()
-    outputs = {"parameters": sum(p.numel() for p in model.parameters())}
-    with np.load(directory / "inputs.npz") as inputs, torch.no_grad():
-        for key in inputs.files:
-            outputs[f"logits/{key}"] = model(nchw(inputs[key])).numpy()
-        x = model.stem(nchw(inputs[key]))
+    evaluate(model, "load_pretrained")
+    outputs["parameters"] = sum(p.numel() for p in model.parameters())
+    if name in ("50x1", "101x1"):
+        outputs |= details(model, inputs)
+    return outputs
+
+
+def details(model, inputs):
+    """Returns the maps for the last input, the gradients for the first."""
+    outputs = {}
+    first, *_, last = inputs.values()
+    with torch.no_grad():
+        x = model.stem(nchw(last))
         outputs["maps/root_block"] = nhwc(x)
         for number, stage in enumerate(model.stages, start=1):
             x = stage(x)
             outputs[f"maps/block{number}"] = nhwc(x)
-        images = nchw(inputs[inputs.files[0]])
     # With the released models' epsilon, where timm has 1e-8, and in float64
     # there is no difference left but rounding.
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.eps = 1e-10
     model.double()
-    (model(images.double()) ** 2).mean().backward()
+    (model(nchw(first).double()) ** 2).mean().backward()
     for key, parameter in model.named_parameters():
         outputs[f"gradients/{key}"] = parameter.grad.numpy()
     return outputs
