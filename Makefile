@@ -50,6 +50,8 @@ legacy: install $(LEGACY_VENV)/.installed
 	    $(BIN)/python -m pytest tests/legacy
 
 $(LEGACY_VENV)/.installed: requirements-legacy.txt
+	@command -v $(LEGACY_PYTHON) >/dev/null || { echo "make legacy needs \
+	Python 3.11: LEGACY_PYTHON=PATH make legacy" >&2; exit 1; }
 	$(LEGACY_PYTHON) -m venv $(LEGACY_VENV)
 	$(LEGACY_VENV)/bin/python -m pip install --quiet \
 	    --requirement requirements-legacy.txt
