@@ -11,6 +11,7 @@ import tensorflow as tf
 from bit_tf import resnet_v2
 from bit_tf import saved_model
 from bit_tf import workdir as workdir_lib
+from tests import agreement
 
 NAMES = ("ant", "bée", "cat & dog")
 # Runs where bit_tf cannot be imported and prints what it finds as JSON.
@@ -85,8 +86,9 @@ def test_images_in_unit_range_give_the_networks_logits(consumed):
     found, model, images, _ = consumed
     wanted = model(images.astype(np.float32) * 2 - 1).numpy()
     # float32 rounding between two graphs of the same network.
-    np.testing.assert_allclose(found["logits"], wanted, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found["served"], wanted, rtol=1e-4, atol=1e-4)
+    for name in ("logits", "served"):
+        error = agreement.relative_error(found[name], wanted)
+        assert error < agreement.ROUNDING
 
 
 def test_signatures_give_probabilities_and_features(consumed):
@@ -99,12 +101,12 @@ def test_signatures_give_probabilities_and_features(consumed):
         atol=1e-5,
     )
     head = model.get_layer("head").conv.kernel.numpy()[0, 0]
-    np.testing.assert_allclose(
-        np.array(found["features"]) @ head, logits, rtol=1e-3, atol=1e-3
+    error = agreement.relative_error(np.array(found["features"]) @ head, logits)
+    assert error < agreement.ROUNDING
+    error = agreement.relative_error(
+        found["features_signature"], found["features"]
     )
-    np.testing.assert_allclose(
-        found["features"], found["features_signature"], rtol=1e-5
-    )
+    assert error < agreement.ROUNDING
 
 
 def test_it_is_a_reusable_saved_model(consumed):

@@ -12,6 +12,7 @@ import pytest
 from keras import ops
 
 from bit_tf import resnet_v2
+from tests import agreement
 from tests import published
 from tests.parity import test_timm
 
@@ -136,16 +137,12 @@ def network():
     return model, images, model(images).numpy()
 
 
-def difference(found, wanted):
-    return np.abs(found - wanted).max() / np.abs(wanted).max()
-
-
 @pytest.mark.parametrize("trap", TRAPS)
 def test_every_trap_is_seen(trap, network, monkeypatch):
     model, images, right = network
     turn_on, elsewhere = TRAPS[trap]
     turn_on(monkeypatch)
-    found = difference(model(images).numpy(), right)
+    found = agreement.relative_error(model(images), right)
     print(f"{trap}: {found:.1e}, elsewhere {elsewhere:.1e}")
     if trap not in BELOW_FLOAT32:
         assert found > test_timm.SHALLOW_TOLERANCE
@@ -157,7 +154,7 @@ def test_without_a_trap_there_is_only_rounding(network):
     wide = resnet_v2.build("R50x1", 21, dtype="float64")
     wide.set_weights(model.get_weights())
     exact = wide(images.astype(np.float64)).numpy()
-    found = difference(right, exact)
+    found = agreement.relative_error(right, exact)
     print(f"float32 against float64: {found:.1e}")
     assert found < 2e-5
     keras.utils.clear_session()
