@@ -26,10 +26,6 @@ TINY = (
 )
 
 
-def command(*flags):
-    return programs.command("train", *flags)
-
-
 def run(*flags, module="train", **kwargs):
     return programs.run(module, *flags, **kwargs)
 
@@ -350,12 +346,7 @@ def test_killed_at_random_moments_ends_bit_equal(tmp_path, kills):
     metrics = workdir / "metrics.jsonl"
     # Each life is ended after some more rows, then at a random instant.
     for life, rows in enumerate(np.sort(rng.integers(3, 100, kills))):
-        process = subprocess.Popen(
-            command(*flags, f"--workdir={workdir}"),
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = programs.start("train", *flags, f"--workdir={workdir}")
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if (
