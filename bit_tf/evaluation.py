@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bit_tf import distribution
+from bit_tf import losses
 
 TOP_K = 5
 
@@ -130,6 +131,7 @@ def evaluator(
     num_examples: int,
     class_names: Sequence[str],
     strategy: tf.distribute.Strategy,
+    loss_name: str = "softmax",
 ) -> Callable[[], Evaluation]:
     """Prepares the evaluation of a model on one split.
 
@@ -139,6 +141,7 @@ def evaluator(
         num_examples: N.
         class_names: one per class.
         strategy: which devices share each batch.
+        loss_name: what the model was trained with, one of `recipe.LOSSES`.
 
     Returns:
         A function that evaluates the model as it is then. It raises
@@ -147,10 +150,8 @@ def evaluator(
 
     def replica_step(images, labels, indices):
         logits = model(images, training=False)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels=labels, logits=logits
-        )
-        probabilities = tf.nn.softmax(logits)
+        one_hot = tf.one_hot(labels, len(class_names), dtype=logits.dtype)
+        probabilities = losses.probabilities(loss_name, logits)
         predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
         k = min(TOP_K, len(class_names))
         return {
@@ -164,7 +165,7 @@ def evaluator(
                 tf.math.in_top_k(labels, tf.cast(logits, tf.float32), k),
                 tf.int32,
             ),
-            "losses": losses,
+            "losses": losses.per_example(loss_name, one_hot, logits),
         }
 
     @tf.function

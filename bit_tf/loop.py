@@ -13,6 +13,7 @@ from bit_tf import checkpoint
 from bit_tf import distribution
 from bit_tf import estimate
 from bit_tf import events
+from bit_tf import losses
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import progress as progress_lib
 from bit_tf import recipe as recipe_lib
@@ -54,8 +55,10 @@ def train_steps(
     batch_size: int,
     strategy: tf.distribute.Strategy,
     micro_batch: int | None = None,
+    loss_name: str = "softmax",
+    clip_norm: float = 0.0,
 ) -> Callable:
-    """Compiles the update: softmax cross-entropy averaged over the batch.
+    """Compiles the update: a cross-entropy averaged over the batch.
 
     Args:
         model: built in the strategy's scope.
@@ -65,6 +68,9 @@ def train_steps(
         strategy: which devices share each batch.
         micro_batch: images that a replica computes at once, a divisor of its
             share of the batch; None for all of them.
+        loss_name: one of `recipe.LOSSES`.
+        clip_norm: the gradient of the whole batch is shortened to this norm;
+            0 for never.
 
     Returns:
         A function of (iterator over distributed batches, number of steps)
@@ -78,14 +84,12 @@ def train_steps(
         with tf.GradientTape() as tape:
             logits = model(images, training=True)
             labels = tf.cast(labels, logits.dtype)
-            loss = tf.reduce_sum(
-                tf.nn.softmax_cross_entropy_with_logits(labels, logits)
-            )
+            loss = tf.reduce_sum(losses.per_example(loss_name, labels, logits))
             share = loss / tf.cast(batch_size, loss.dtype)
         gradients = tape.gradient(
             share, [w.value for w in model.trainable_variables]
         )
-        correct = tf.argmax(logits, axis=-1) == tf.argmax(labels, axis=-1)
+        correct = losses.hits(labels, logits)
         return (
             tf.cast(loss, tf.float64),
             tf.reduce_sum(tf.cast(correct, tf.int64)),
@@ -113,6 +117,8 @@ def train_steps(
                 gradients = [
                     a + b for a, b in zip(gradients, more[2], strict=True)
                 ]
+        if clip_norm:
+            gradients = _clip(gradients, clip_norm)
         optimizer.apply_gradients(
             zip(gradients, model.trainable_variables, strict=True)
         )
@@ -146,6 +152,22 @@ def train_steps(
         return tuple(sum(column) for column in zip(*totals, strict=True))
 
     return steps
+
+
+def _clip(gradients, norm: float):
+    """Shortens the gradient of the whole batch; inside a replica.
+
+    Only the sum over the replicas has a norm worth looking at. The optimizer
+    sums again, so each replica is left with an equal share.
+    """
+    replica = tf.distribute.get_replica_context()
+    gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    # In float64: the squares of a hundred million numbers.
+    squares = [tf.reduce_sum(tf.cast(g, tf.float64) ** 2) for g in gradients]
+    found = tf.sqrt(tf.add_n(squares))
+    factor = tf.minimum(tf.constant(norm, tf.float64) / found, 1.0)
+    factor /= tf.cast(replica.num_replicas_in_sync, tf.float64)
+    return [g * tf.cast(factor, g.dtype) for g in gradients]
 
 
 @dataclasses.dataclass
@@ -211,6 +233,8 @@ def run(
         batch_size=recipe.batch_size,
         strategy=strategy,
         micro_batch=micro_batch,
+        loss_name=recipe.loss,
+        clip_norm=recipe.clip_norm,
     )
     schedule = optimizer_lib.schedule(recipe)
     log_every = max(1, total // LOG_ROWS)

@@ -64,8 +64,11 @@ class Momentum(keras.optimizers.Optimizer):
     Args:
         learning_rate: number or schedule.
         momentum: in [0, 1).
-        weight_decay_l2: adds weight_decay_l2 * weight to the gradient of
-            kernels; 0 for none.
+        weight_decay: strength; 0 for none.
+        weight_decay_kind: "l2" adds weight_decay * weight to the gradient;
+            "decoupled" subtracts it from the weight, times rate / base_lr.
+        weight_decay_on: "kernels" or "all" variables.
+        base_lr: the rate at which decoupled decay has its full strength.
     """
 
     def __init__(
@@ -73,13 +76,20 @@ class Momentum(keras.optimizers.Optimizer):
         learning_rate,
         *,
         momentum: float = 0.9,
-        weight_decay_l2: float = 0.0,
+        weight_decay: float = 0.0,
+        weight_decay_kind: str = "l2",
+        weight_decay_on: str = "kernels",
+        base_lr: float = 1.0,
         name: str = "momentum",
         **kwargs,
     ):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
-        self.weight_decay_l2 = weight_decay_l2
+        # Not `weight_decay`, by which Keras' own optimizers decay.
+        self.decay = weight_decay
+        self.weight_decay_kind = weight_decay_kind
+        self.weight_decay_on = weight_decay_on
+        self.base_lr = base_lr
 
     def build(self, variables):
         if self.built:
@@ -87,24 +97,36 @@ class Momentum(keras.optimizers.Optimizer):
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
         # Noted here, where they are Keras variables and know their paths.
-        self._decayed = [v.path.endswith("kernel") for v in variables]
+        self._decayed = [
+            self.weight_decay_on == "all" or v.path.endswith("kernel")
+            for v in variables
+        ]
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         velocity = self.velocities[index]
         rate = tf.cast(learning_rate, variable.dtype)
         gradient = tf.cast(gradient, variable.dtype)
-        if self.weight_decay_l2 and self._decayed[index]:
-            decay = tf.constant(self.weight_decay_l2, variable.dtype)
+        decay = tf.constant(
+            self.decay if self._decayed[index] else 0.0, variable.dtype
+        )
+        if self.decay and self.weight_decay_kind == "l2":
             gradient = gradient + decay * variable
         self.assign(velocity, self.momentum * velocity + gradient)
-        self.assign_sub(variable, rate * velocity)
+        step = rate * velocity
+        if self.decay and self.weight_decay_kind == "decoupled":
+            full = tf.constant(self.base_lr, variable.dtype)
+            step = step + rate / full * decay * variable
+        self.assign_sub(variable, step)
 
     def get_config(self):
         return {
             **super().get_config(),
             "momentum": self.momentum,
-            "weight_decay_l2": self.weight_decay_l2,
+            "weight_decay": self.decay,
+            "weight_decay_kind": self.weight_decay_kind,
+            "weight_decay_on": self.weight_decay_on,
+            "base_lr": self.base_lr,
         }
 
 
@@ -123,5 +145,8 @@ def build(recipe: recipe_lib.Recipe) -> Momentum:
     return Momentum(
         schedule(recipe),
         momentum=recipe.momentum,
-        weight_decay_l2=recipe.weight_decay,
+        weight_decay=recipe.weight_decay,
+        weight_decay_kind=recipe.weight_decay_kind,
+        weight_decay_on=recipe.weight_decay_on,
+        base_lr=recipe.base_lr,
     )

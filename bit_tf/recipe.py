@@ -9,6 +9,19 @@ HYPERRULE_TRAIN = (
     "decode|resize({resize})|random_crop({crop})|random_flip|value_range(-1,1)"
 )
 INCEPTION_TRAIN = "decode|inception_crop({crop})|random_flip|value_range(-1,1)"
+# What is minimised: cross-entropy of one distribution over all classes, for
+# images with one label, or of one per class, summed, for images with several.
+LOSSES = ("softmax", "sigmoid")
+# "l2" adds decay * weight to the gradient, so that momentum and rate act on
+# it; "decoupled" subtracts decay * weight itself, following the schedule but
+# not the rate (Loshchilov & Hutter, arXiv 1711.05101).
+WEIGHT_DECAYS = ("l2", "decoupled")
+# "kernels" are those of the convolutions and the head; "all" adds scales,
+# shifts and the head's bias.
+DECAYED = ("kernels", "all")
+# Of raw convolution kernels, as Keras names them: the first is what the
+# official TF2 code got from Keras, the second what its JAX code got from flax.
+INITIALIZERS = ("glorot_uniform", "lecun_normal", "he_normal")
 SQUASH_EVAL = "decode|resize({crop})|value_range(-1,1)"
 
 
@@ -26,8 +39,14 @@ class Recipe:
             `decay_factor`, in rising order.
         decay_factor: in (0, 1].
         momentum: in [0, 1).
-        weight_decay: coefficient of the L2 term added to the gradient of
-            the convolution and head kernels; 0 for none.
+        loss: one of LOSSES.
+        weight_decay: strength; 0 for none.
+        weight_decay_kind: one of WEIGHT_DECAYS.
+        weight_decay_on: one of DECAYED.
+        clip_norm: gradients of the loss are shortened to this global norm,
+            before weight decay; 0 for never.
+        head_bias: where the bias of a new head starts.
+        initializer: one of INITIALIZERS.
         mixup_alpha: alpha of Beta(alpha, alpha); 0 for no mixup.
         resize: training images are squashed to this square, pixels; None
             where the preprocessing does not resize first.
@@ -51,7 +70,13 @@ class Recipe:
     resize: int | None = None
     decay_factor: float = 0.1
     momentum: float = 0.9
+    loss: str = "softmax"
     weight_decay: float = 0.0
+    weight_decay_kind: str = "l2"
+    weight_decay_on: str = "kernels"
+    clip_norm: float = 0.0
+    head_bias: float = 0.0
+    initializer: str = "glorot_uniform"
     mixup_alpha: float = 0.0
     train_template: str = HYPERRULE_TRAIN
     eval_template: str = SQUASH_EVAL
@@ -84,6 +109,25 @@ class Recipe:
             self,
             "0 (no mixup) or a finite number > 0",
         )
+        for field in ("weight_decay", "clip_norm"):
+            value = getattr(self, field)
+            _require(
+                math.isfinite(value) and value >= 0,
+                field,
+                self,
+                "0 (none) or a finite number > 0",
+            )
+        _require(
+            math.isfinite(self.head_bias), "head_bias", self, "a finite number"
+        )
+        for field, names in (
+            ("loss", LOSSES),
+            ("weight_decay_kind", WEIGHT_DECAYS),
+            ("weight_decay_on", DECAYED),
+            ("initializer", INITIALIZERS),
+        ):
+            allowed = " or ".join(names)
+            _require(getattr(self, field) in names, field, self, allowed)
         if self.resize is not None:
             _require(
                 self.resize >= self.crop,
@@ -129,6 +173,13 @@ def override(
     total_steps: int | None = None,
     warmup_steps: int | None = None,
     mixup_alpha: float | None = None,
+    loss: str | None = None,
+    weight_decay: float | None = None,
+    weight_decay_kind: str | None = None,
+    weight_decay_on: str | None = None,
+    clip_norm: float | None = None,
+    head_bias: float | None = None,
+    initializer: str | None = None,
     resize: int | None = None,
     crop: int | None = None,
     scale_with_batch: bool = False,
@@ -192,6 +243,13 @@ def override(
         ("base_lr", base_lr),
         ("warmup_steps", warmup_steps),
         ("mixup_alpha", mixup_alpha),
+        ("loss", loss),
+        ("weight_decay", weight_decay),
+        ("weight_decay_kind", weight_decay_kind),
+        ("weight_decay_on", weight_decay_on),
+        ("clip_norm", clip_norm),
+        ("head_bias", head_bias),
+        ("initializer", initializer),
     ):
         if value is not None:
             change(field, value, f"--{field}")
@@ -224,7 +282,13 @@ def table(recipe: Recipe) -> str:
         "decay_steps",
         "decay_factor",
         "momentum",
+        "loss",
         "weight_decay",
+        "weight_decay_kind",
+        "weight_decay_on",
+        "clip_norm",
+        "head_bias",
+        "initializer",
         "mixup_alpha",
         "resize",
         "crop",
@@ -232,7 +296,7 @@ def table(recipe: Recipe) -> str:
     rows = []
     for field in shown:
         value = getattr(recipe, field)
-        if value is None:
+        if value is None or field not in recipe.sources:
             continue
         if isinstance(value, tuple):
             value = ", ".join(map(str, value))
@@ -240,8 +304,9 @@ def table(recipe: Recipe) -> str:
             value = f"{value:.6g}"
         rows.append((field, str(value), recipe.sources.get(field, "")))
     wide = max(len(value) for _, value, _ in rows)
+    name = max(13, max(len(field) for field, _, _ in rows))
     lines = [f"recipe {recipe.name}"]
-    lines += [f"  {f:<13} {v:<{wide}}  {s}".rstrip() for f, v, s in rows]
-    lines.append(f"  train         {recipe.train_preprocessing}")
-    lines.append(f"  evaluation    {recipe.eval_preprocessing}")
+    lines += [f"  {f:<{name}} {v:<{wide}}  {s}".rstrip() for f, v, s in rows]
+    lines.append(f"  {'train':<{name}} {recipe.train_preprocessing}")
+    lines.append(f"  {'evaluation':<{name}} {recipe.eval_preprocessing}")
     return "\n".join(lines)

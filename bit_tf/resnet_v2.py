@@ -26,6 +26,12 @@ ENDPOINTS = (
     "pre_logits",
     "logits",
 )
+# The names of `recipe.INITIALIZERS`.
+INITIALIZERS = {
+    "glorot_uniform": keras.initializers.GlorotUniform,
+    "lecun_normal": keras.initializers.LecunNormal,
+    "he_normal": keras.initializers.HeNormal,
+}
 POOLING = {
     "avg": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
@@ -208,14 +214,14 @@ def _derived(seed: int | None, role: str) -> int | None:
     return None if seed is None else zlib.crc32(f"{seed}/{role}".encode())
 
 
-def _seeded_conv(filters, kernel_size, *, seed, role, **kwargs):
-    """A StdConv2D whose initial kernel depends on (seed, role) alone."""
+def _seeded_conv(filters, kernel_size, *, seed, initializer, role, **kwargs):
+    """A StdConv2D whose initial kernel depends on these words alone."""
     return StdConv2D(
         filters,
         kernel_size,
         kernel_initializer="zeros"
         if seed is None
-        else keras.initializers.GlorotUniform(seed=_derived(seed, role)),
+        else INITIALIZERS[initializer](seed=_derived(seed, role)),
         name="standardized_conv2d",
         **kwargs,
     )
@@ -228,15 +234,24 @@ class RootBlock(keras.layers.Layer):
     (B, H, W, 3) -> (B, H/4, W/4, filters), sizes rounded up.
     """
 
-    def __init__(self, filters: int, *, seed: int | None = 0, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        *,
+        seed: int | None = 0,
+        initializer: str = "glorot_uniform",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.filters = filters
         self.seed = seed
+        self.initializer = initializer
         self.conv = _seeded_conv(
             filters,
             7,
             strides=2,
             seed=seed,
+            initializer=initializer,
             role="root",
             dtype=self.dtype_policy,
         )
@@ -264,6 +279,7 @@ class RootBlock(keras.layers.Layer):
             **super().get_config(),
             "filters": self.filters,
             "seed": self.seed,
+            "initializer": self.initializer,
         }
 
 
@@ -279,26 +295,37 @@ class BottleneckUnit(keras.layers.Layer):
         filters: channels inside the bottleneck.
         strides: of the 3x3 convolution and of the shortcut.
         seed: of the initial kernels.
+        initializer: of the initial kernels, one of `recipe.INITIALIZERS`.
     """
 
     def __init__(
-        self, filters: int, *, strides: int = 1, seed: int | None = 0, **kwargs
+        self,
+        filters: int,
+        *,
+        strides: int = 1,
+        seed: int | None = 0,
+        initializer: str = "glorot_uniform",
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.filters = filters
         self.strides = strides
         self.seed = seed
+        self.initializer = initializer
+        self._fresh = {
+            "seed": seed,
+            "initializer": initializer,
+            "dtype": self.dtype_policy,
+        }
         dtype = self.dtype_policy
         self.norm_a = GroupNorm(name="group_norm", dtype=dtype)
-        self.conv_a = _seeded_conv(filters, 1, seed=seed, role="a", dtype=dtype)
+        self.conv_a = _seeded_conv(filters, 1, role="a", **self._fresh)
         self.norm_b = GroupNorm(name="group_norm", dtype=dtype)
         self.conv_b = _seeded_conv(
-            filters, 3, strides=strides, seed=seed, role="b", dtype=dtype
+            filters, 3, strides=strides, role="b", **self._fresh
         )
         self.norm_c = GroupNorm(name="group_norm", dtype=dtype)
-        self.conv_c = _seeded_conv(
-            self.filters_out, 1, seed=seed, role="c", dtype=dtype
-        )
+        self.conv_c = _seeded_conv(self.filters_out, 1, role="c", **self._fresh)
         self.proj = None
 
     @property
@@ -312,9 +339,8 @@ class BottleneckUnit(keras.layers.Layer):
                 self.filters_out,
                 1,
                 strides=self.strides,
-                seed=self.seed,
                 role="proj",
-                dtype=self.dtype_policy,
+                **self._fresh,
             )
         inner = (batch, height, width, self.filters)
         with keras.name_scope("a"):
@@ -348,6 +374,7 @@ class BottleneckUnit(keras.layers.Layer):
             "filters": self.filters,
             "strides": self.strides,
             "seed": self.seed,
+            "initializer": self.initializer,
         }
 
 
@@ -360,6 +387,7 @@ class Block(keras.layers.Layer):
         num_units: length of the chain.
         strides: of the first unit.
         seed: of the initial kernels.
+        initializer: of the initial kernels, one of `recipe.INITIALIZERS`.
     """
 
     def __init__(
@@ -369,6 +397,7 @@ class Block(keras.layers.Layer):
         num_units: int,
         strides: int = 1,
         seed: int | None = 0,
+        initializer: str = "glorot_uniform",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -376,11 +405,13 @@ class Block(keras.layers.Layer):
         self.num_units = num_units
         self.strides = strides
         self.seed = seed
+        self.initializer = initializer
         self.units = [
             BottleneckUnit(
                 filters,
                 strides=strides if number == 1 else 1,
                 seed=_derived(seed, f"unit{number:02d}"),
+                initializer=initializer,
                 name=f"unit{number:02d}",
                 dtype=self.dtype_policy,
             )
@@ -409,6 +440,7 @@ class Block(keras.layers.Layer):
             "num_units": self.num_units,
             "strides": self.strides,
             "seed": self.seed,
+            "initializer": self.initializer,
         }
 
 
@@ -465,6 +497,8 @@ class ResNetV2(keras.Model):
         seed: of the initial kernels; equal seeds, equal weights. None for
             zeros, which take no time and no room, where weights are loaded
             next.
+        initializer: of the raw kernels, one of `recipe.INITIALIZERS`; the paper
+            does not say.
         dtype: dtype policy or its name; None for Keras' current one.
     """
 
@@ -479,6 +513,7 @@ class ResNetV2(keras.Model):
         include_preprocessing: bool = False,
         input_shape: tuple[int | None, int | None, int] = (None, None, 3),
         seed: int | None = 0,
+        initializer: str = "glorot_uniform",
         dtype=None,
         name: str | None = None,
     ):
@@ -496,7 +531,14 @@ class ResNetV2(keras.Model):
                 x = keras.layers.Rescaling(
                     1 / 127.5, offset=-1.0, name="preprocessing", dtype=wide
                 )(x)
-            x = _body(x, depth=depth, width=width, seed=seed, policy=policy)
+            x = _body(
+                x,
+                depth=depth,
+                width=width,
+                seed=seed,
+                initializer=initializer,
+                policy=policy,
+            )
             if pooling is not None:
                 # Averaged in the variable dtype: a float16 sum could overflow.
                 x = POOLING[pooling](name="pre_logits", dtype=wide)(x)
@@ -521,6 +563,7 @@ class ResNetV2(keras.Model):
             "include_preprocessing": include_preprocessing,
             "input_shape": tuple(input_shape),
             "seed": seed,
+            "initializer": initializer,
             "dtype": keras.dtype_policies.serialize(policy),
         }
 
@@ -559,10 +602,19 @@ class ResNetV2(keras.Model):
         return cls(**config)
 
 
-def _body(x, *, depth: int, width: float, seed: int | None, policy):
+def _body(
+    x,
+    *,
+    depth: int,
+    width: float,
+    seed: int | None,
+    initializer: str,
+    policy,
+):
     """(B, H, W, 3) -> (B, H/32, W/32, 2048w), up to the last ReLU."""
     channels = int(architecture.BASE_CHANNELS * width)
-    x = RootBlock(channels, seed=seed, name="root_block", dtype=policy)(x)
+    fresh = {"initializer": initializer, "dtype": policy}
+    x = RootBlock(channels, seed=seed, name="root_block", **fresh)(x)
     # (B, H/4, W/4, 64w)
     for index, num_units in enumerate(architecture.UNITS[depth]):
         block_name = f"block{index + 1}"
@@ -573,7 +625,7 @@ def _body(x, *, depth: int, width: float, seed: int | None, policy):
             strides=1 if index == 0 else 2,
             seed=_derived(seed, block_name),
             name=block_name,
-            dtype=policy,
+            **fresh,
         )(x)
     x = GroupNorm(name="group_norm", dtype=policy)(x)
     return keras.layers.ReLU(name="relu", dtype=policy)(x)
@@ -584,6 +636,7 @@ def build(
     num_classes: int | None = None,
     *,
     seed: int | None = 0,
+    initializer: str = "glorot_uniform",
     dtype=None,
 ) -> ResNetV2:
     """Builds a network with fresh weights.
@@ -593,6 +646,8 @@ def build(
         num_classes: size of the zero-initialised head; None for no head.
         seed: of the initial kernels; None for zeros, where weights are
             loaded next.
+        initializer: of the raw kernels, one of `recipe.INITIALIZERS`; the paper
+            does not say.
         dtype: dtype policy; None for Keras' current one.
 
     Raises:
@@ -609,6 +664,7 @@ def build(
         width=width,
         num_classes=num_classes,
         seed=seed,
+        initializer=initializer,
         dtype=dtype,
         name=name,
     )

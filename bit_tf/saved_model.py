@@ -111,6 +111,7 @@ def export_run(workdir: workdir_lib.Workdir, path: pathlib.Path) -> None:
         model,
         class_names=run["class_names"],
         crop=run["crop"],
+        head=run["loss"],
         weight_decay=run["weight_decay"],
         training=training,
     )

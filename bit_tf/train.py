@@ -49,8 +49,14 @@ _RECIPE = flags.DEFINE_enum(
     "recipe",
     "hyperrule",
     ["hyperrule", "upstream"],
-    "hyperrule: the BiT-HyperRule, for fine-tuning. upstream: the schedule of "
-    "BiT-S, for pre-training.",
+    "hyperrule: the BiT-HyperRule, for fine-tuning. upstream: the paper's "
+    "pre-training, see --upstream.",
+)
+_UPSTREAM = flags.DEFINE_enum(
+    "upstream",
+    "BiT-S",
+    list(upstream.UPSTREAMS),
+    "With --recipe=upstream: whose epochs and loss.",
 )
 _HYPERRULE = flags.DEFINE_enum(
     "hyperrule",
@@ -122,6 +128,47 @@ _WARMUP_STEPS = flags.DEFINE_integer(
 )
 _MIXUP_ALPHA = flags.DEFINE_float(
     "mixup_alpha", None, "0 for no mixup. Default: the recipe decides."
+)
+_LOSS = flags.DEFINE_enum(
+    "loss",
+    None,
+    list(recipe_lib.LOSSES),
+    "softmax for one label per image, sigmoid for several. Default: the recipe "
+    "decides.",
+)
+_WEIGHT_DECAY = flags.DEFINE_float(
+    "weight_decay", None, "0 for none. Default: the recipe decides."
+)
+_WEIGHT_DECAY_KIND = flags.DEFINE_enum(
+    "weight_decay_kind",
+    None,
+    list(recipe_lib.WEIGHT_DECAYS),
+    "l2: added to the gradient. decoupled: subtracted from the weight, along "
+    "the schedule. Default: the recipe decides.",
+)
+_WEIGHT_DECAY_ON = flags.DEFINE_enum(
+    "weight_decay_on",
+    None,
+    list(recipe_lib.DECAYED),
+    "Which weights decay. Default: the recipe decides.",
+)
+_CLIP_NORM = flags.DEFINE_float(
+    "clip_norm",
+    None,
+    "Shorten the gradient of the batch to this norm; 0 for never. Default: the "
+    "recipe decides.",
+)
+_HEAD_BIAS = flags.DEFINE_float(
+    "head_bias",
+    None,
+    "Where the bias of a new head starts; big_vision pre-trains with -10 for "
+    "--loss=sigmoid. Default: 0.",
+)
+_INITIALIZER = flags.DEFINE_enum(
+    "initializer",
+    None,
+    list(recipe_lib.INITIALIZERS),
+    "Of fresh kernels. Default: the recipe decides.",
 )
 _EXAMPLES_PER_CLASS = flags.DEFINE_integer(
     "examples_per_class",
@@ -385,7 +432,9 @@ def _resolve(
                 "recipe always follows --batch_size."
             )
         recipe = upstream.recipe(
-            num_examples=len(train), batch_size=_BATCH_SIZE.value
+            num_examples=len(train),
+            batch_size=_BATCH_SIZE.value,
+            name=_UPSTREAM.value,
         )
         batch_size = None
     else:
@@ -406,6 +455,13 @@ def _resolve(
         total_steps=_TOTAL_STEPS.value,
         warmup_steps=_WARMUP_STEPS.value,
         mixup_alpha=_MIXUP_ALPHA.value,
+        loss=_LOSS.value,
+        weight_decay=_WEIGHT_DECAY.value,
+        weight_decay_kind=_WEIGHT_DECAY_KIND.value,
+        weight_decay_on=_WEIGHT_DECAY_ON.value,
+        clip_norm=_CLIP_NORM.value,
+        head_bias=_HEAD_BIAS.value,
+        initializer=_INITIALIZER.value,
         resize=_RESIZE.value,
         crop=_CROP.value,
     )

@@ -71,7 +71,10 @@ def run(
     num_classes = len(train.class_names)
     with strategy.scope():
         model = resnet_v2.build(
-            model_name, num_classes, seed=None if init_from else seed
+            model_name,
+            num_classes,
+            seed=None if init_from else seed,
+            initializer=recipe.initializer,
         )
         optimizer = optimizer_lib.build(recipe)
         optimizer.build(model.trainable_variables)
@@ -93,9 +96,8 @@ def run(
     )
     if first_step:
         log(f"continuing at step {first_step} of {recipe.total_steps}")
-    elif init_from:
-        remark = weights.load(init_from, model)
-        log(f"weights from {init_from}" + (f"; {remark}" if remark else ""))
+    else:
+        _begin(model, init_from, head_bias=recipe.head_bias, log=log)
     evaluate = evaluation_lib.evaluator(
         model,
         batches=data.for_evaluation(
@@ -108,6 +110,7 @@ def run(
         num_examples=len(evaluation),
         class_names=train.class_names,
         strategy=strategy,
+        loss_name=recipe.loss,
     )
     latest: dict[int, evaluation_lib.Evaluation] = {}
 
@@ -157,6 +160,27 @@ def run(
     # A terminal may not know the page's unbreakable space.
     log(report.verdict(final.summary(), baseline).replace("\xa0", " "))
     return final
+
+
+def _begin(
+    model: resnet_v2.ResNetV2,
+    init_from: pathlib.Path | None,
+    *,
+    head_bias: float,
+    log: Callable[[str], None],
+) -> None:
+    """Sets the weights of step 0, where they are not fresh already."""
+    remark = weights.load(init_from, model) if init_from else None
+    if init_from:
+        log(f"weights from {init_from}" + (f"; {remark}" if remark else ""))
+    if head_bias:
+        if init_from and remark is None:
+            raise ValueError(
+                f"head_bias={head_bias:g} is for a new head, and {init_from} "
+                "has one for these classes: drop --head_bias."
+            )
+        bias = model.get_layer("head").conv.bias
+        bias.assign([head_bias] * model.num_classes)
 
 
 def _name_the_image(error, train, evaluation) -> None:

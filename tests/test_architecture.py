@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(bit_tf.__file__).parent
 FLOORS = {
     0: "architecture layout zoo labels tensors recipe hyperrule upstream tasks "
     "fewshot examples estimate progress",
-    1: "resnet_v2 preprocessing optimizer distribution workdir events "
+    1: "resnet_v2 losses preprocessing optimizer distribution workdir events "
     "image_file folder npz_file h5_file h5_weights safetensors_file "
     "torch_weights weights_file download",
     2: "data weights pretrained checkpoint saved_model sources",

@@ -162,6 +162,13 @@ def test_crop_alone_keeps_the_ratio_to_resize():
         ({"base_lr": float("nan")}, "base_lr"),
         ({"base_lr": float("inf")}, "base_lr"),
         ({"mixup_alpha": -1.0}, "mixup_alpha"),
+        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"weight_decay_kind": "l1"}, "weight_decay_kind"),
+        ({"weight_decay_on": "biases"}, "weight_decay_on"),
+        ({"loss": "hinge"}, "loss='hinge'.*softmax or sigmoid"),
+        ({"clip_norm": float("nan")}, "clip_norm"),
+        ({"head_bias": float("inf")}, "head_bias"),
+        ({"initializer": "ones"}, "initializer"),
         ({"mixup_alpha": float("nan")}, "mixup_alpha"),
         ({"resize": 64, "crop": 128}, "resize"),
         ({"warmup_steps": 500}, "warmup_steps"),
@@ -194,3 +201,35 @@ def test_a_small_upstream_set_keeps_the_share_of_the_warmup():
     assert small.total_steps == 2_109
     assert small.warmup_steps == 374  # 2,109 * 5,000 / 28,151
     assert "28,151" in small.sources["warmup_steps"]
+
+
+# Spec of the paper's section 3.3: 90 epochs of 14.2 M, 40 of 300 M.
+@pytest.mark.parametrize(
+    ("name", "examples", "steps", "decay", "loss"),
+    [
+        ("BiT-S", 1_281_167, 28_151, (9_384, 18_767, 25_023), "softmax"),
+        ("BiT-M", 14_200_000, 312_012, (104_004, 208_008, 277_344), "sigmoid"),
+        (
+            "BiT-L",
+            300_000_000,
+            2_929_688,
+            (732_422, 1_684_570, 2_197_266, 2_709_961),
+            "sigmoid",
+        ),
+    ],
+)
+def test_the_three_upstreams(name, examples, steps, decay, loss):
+    assert upstream.UPSTREAMS[name].num_examples == examples
+    recipe = upstream.recipe(num_examples=examples, name=name)
+    assert recipe.name == f"upstream/{name}"
+    assert (recipe.total_steps, recipe.decay_steps) == (steps, decay)
+    assert (recipe.loss, recipe.warmup_steps) == (loss, 5_000)
+    assert recipe.weight_decay == 1e-4
+    for field in ("loss", "weight_decay_kind", "weight_decay_on"):
+        assert recipe.sources[field]
+    assert "sigmoid" in recipe_lib.table(recipe) or loss == "softmax"
+
+
+def test_another_upstream_is_refused():
+    with pytest.raises(ValueError, match="'BiT-XL': allowed are BiT-S"):
+        upstream.recipe(num_examples=10, name="BiT-XL")

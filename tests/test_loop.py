@@ -120,6 +120,45 @@ def test_first_gradients_in_float32_agree():
         assert np.linalg.norm(one - two) <= 1e-5 * norm
 
 
+def clipped_step(name, clip_norm, micro_batch=None):
+    """The velocities after one step, and the norm of all of them."""
+    rules = recipe(warmup_steps=0, mixup_alpha=0.0)
+    strategy = distribution.build(name)
+    model, optimizer = build(strategy, rules, "float64")
+    steps = loop.train_steps(
+        model,
+        optimizer,
+        batch_size=4,
+        strategy=strategy,
+        micro_batch=micro_batch,
+        clip_norm=clip_norm,
+    )
+    batches = data.for_training(EXAMPLES, rules, seed=0)
+    steps(
+        iter(distribution.distribute(strategy, batches)),
+        tf.constant(1, tf.int64),
+    )
+    found = [keras.ops.convert_to_numpy(v) for v in optimizer.velocities]
+    return found, np.sqrt(sum((v**2).sum() for v in found))
+
+
+def test_the_gradient_of_the_whole_batch_is_clipped():
+    free, norm = clipped_step("one_device", 0.0)
+    assert norm > 0.1
+    for name, micro_batch in (
+        ("one_device", None),
+        ("mirrored", None),
+        ("mirrored", 1),
+    ):
+        short, found = clipped_step(name, norm / 4, micro_batch)
+        assert found == pytest.approx(norm / 4, rel=1e-9)
+        for a, b in zip(free, short, strict=True):
+            np.testing.assert_allclose(b, a / 4, rtol=0, atol=1e-9)
+        # One that is short enough stays as it is.
+        _, found = clipped_step(name, norm * 2, micro_batch)
+        assert found == pytest.approx(norm, rel=1e-9)
+
+
 def run(path, *, stop=None, checkpoint_every=2, name="one_device", **kwargs):
     """Runs the loop as the program does; `stop` raises at that evaluation."""
     rules = recipe(**kwargs)

@@ -66,7 +66,7 @@ def test_updates_equal_numpy_across_drops_of_the_rate(decay):
         base_lr=0.1, warmup_steps=3, decay_steps=(5, 8), decay_factor=0.1
     )
     optimizer = optimizer_lib.Momentum(
-        schedule, momentum=0.9, weight_decay_l2=decay
+        schedule, momentum=0.9, weight_decay=decay
     )
     weight = keras.Variable(start, dtype="float64", name="kernel")
     optimizer.build([weight])
@@ -79,13 +79,51 @@ def test_updates_equal_numpy_across_drops_of_the_rate(decay):
 
 
 def test_only_kernels_decay():
-    optimizer = optimizer_lib.Momentum(0.1, weight_decay_l2=0.5)
+    optimizer = optimizer_lib.Momentum(0.1, weight_decay=0.5)
     kernel = keras.Variable([1.0], name="kernel")
     gamma = keras.Variable([1.0], name="gamma")
     optimizer.build([kernel, gamma])
     optimizer.apply([keras.ops.zeros((1,)), keras.ops.zeros((1,))])
     assert kernel.numpy()[0] == pytest.approx(0.95)
     assert gamma.numpy()[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("on", "left"), [("kernels", (0.5, 1.0)), ("all", (0.5, 0.5))]
+)
+def test_what_decays_can_be_chosen(on, left):
+    optimizer = optimizer_lib.Momentum(
+        1.0, weight_decay=0.5, weight_decay_on=on
+    )
+    variables = [keras.Variable([1.0], name=n) for n in ("kernel", "gamma")]
+    optimizer.build(variables)
+    optimizer.apply([keras.ops.zeros((1,))] * 2)
+    assert tuple(float(v.numpy()[0]) for v in variables) == left
+
+
+def test_decoupled_decay_follows_the_schedule_and_not_the_rate():
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(3, 4)), rng.normal(size=(9, 3, 4))
+    schedule = optimizer_lib.StaircaseWithWarmup(
+        base_lr=0.2, warmup_steps=2, decay_steps=(4,), decay_factor=0.1
+    )
+    optimizer = optimizer_lib.Momentum(
+        schedule,
+        weight_decay=0.01,
+        weight_decay_kind="decoupled",
+        base_lr=0.2,
+    )
+    weight = keras.Variable(start, dtype="float64", name="kernel")
+    optimizer.build([weight])
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float64")])
+    # Loshchilov & Hutter, algorithm 1: eta (alpha m + lambda w).
+    wanted, velocity = start, np.zeros_like(start)
+    shares = [0, 0.5, 1, 1, 1, 0.1, 0.1, 0.1, 0.1]
+    for gradient, eta in zip(gradients, shares, strict=True):
+        velocity = 0.9 * velocity + gradient
+        wanted = wanted - eta * (0.2 * velocity + 0.01 * wanted)
+    np.testing.assert_allclose(weight.numpy(), wanted, rtol=1e-12)
 
 
 def test_optimizer_survives_serialization():

@@ -340,3 +340,32 @@ def test_depth_can_be_frozen_by_layer():
         "group_norm",
         "head",
     }
+
+
+@pytest.mark.parametrize(
+    ("initializer", "variance"),
+    # Of a 3x3 kernel of 64 to 64 channels.
+    [
+        ("glorot_uniform", 2 / (9 * 64 + 9 * 64)),
+        ("lecun_normal", 1 / (9 * 64)),
+        ("he_normal", 2 / (9 * 64)),
+    ],
+)
+def test_fresh_kernels_have_the_variance_of_their_initializer(
+    initializer, variance
+):
+    model = resnet_v2.build("R26x1", initializer=initializer)
+    kernel = next(
+        v
+        for v in model.variables
+        if "block1/unit01/b" in v.path and v.path.endswith("kernel")
+    )
+    assert np.var(kernel.numpy()) == pytest.approx(variance, rel=0.05)
+    again = resnet_v2.ResNetV2.from_config(model.get_config())
+    assert again.get_config()["initializer"] == initializer
+
+
+def test_without_a_seed_kernels_are_zeros():
+    model = resnet_v2.build("R26x0.5", 2, seed=None)
+    kernels = [v for v in model.variables if v.path.endswith("kernel")]
+    assert not any(v.numpy().any() for v in kernels)

@@ -148,7 +148,7 @@ def test_momentum_is_torchs(tmp_path):
     )
     for decay in (0.0, 0.01):
         ours = keras.Variable(start, dtype="float64", name="kernel")
-        optimizer = optimizer_lib.Momentum(schedule, weight_decay_l2=decay)
+        optimizer = optimizer_lib.Momentum(schedule, weight_decay=decay)
         optimizer.build([ours])
         for gradient in gradients:
             optimizer.apply([tf.constant(gradient)])
