@@ -1,5 +1,6 @@
 """The state a run continues from."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -9,29 +10,56 @@ import keras
 import numpy as np
 
 from bit_tf import npz_file
+from bit_tf import optimizer as optimizer_lib
 from bit_tf import weights
 from bit_tf import workdir as workdir_lib
+
+FIRST_LOSS_SCALE = 2.0**15
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class State:
+    """What a run knows beside its weights, velocities and averages.
+
+    With them it decides all that follows: the data of a step is a function of
+    the seed, the step and `skipped`.
+
+    Args:
+        step: updates made.
+        skipped: batches passed over by rollbacks.
+        rollbacks: how often the run went back.
+        loss_scale: for float16.
+        steady_steps: updates since the scale last changed.
+    """
+
+    step: int = 0
+    skipped: int = 0
+    rollbacks: int = 0
+    loss_scale: float = FIRST_LOSS_SCALE
+    steady_steps: int = 0
 
 
 def save(
     directory: pathlib.Path,
+    state: State,
     *,
-    step: int,
     model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    keep: int = workdir_lib.KEEP_CHECKPOINTS,
+    optimizer: optimizer_lib.Momentum,
+    keep: int = 2,
+    keep_every: int | None = None,
 ) -> None:
-    """Writes the state after `step` updates and drops old ones.
+    """Writes the state after some updates and drops old ones.
 
     The state is complete or absent. It holds no device count: what one
     device saved, two can continue.
 
     Args:
         directory: the run's checkpoints/.
-        step: optimizer updates so far.
+        state: to write.
         model: whose weights to save.
-        optimizer: a built `optimizer.Momentum`.
+        optimizer: built for the model's trainable variables.
         keep: how many of the newest states stay.
+        keep_every: states of every so many steps stay for good; None for none.
 
     Raises:
         ValueError: a weight is not finite; older states are untouched.
@@ -40,69 +68,91 @@ def save(
     for weight in model.variables:
         if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             raise ValueError(
-                f"{weight.path} is not finite after step {step} and is not "
-                "saved: lower --base_lr; older states are whole."
+                f"{weight.path} is not finite after step {state.step} and is "
+                "not saved: lower --base_lr; older states are whole."
             )
-    velocities = {
-        weight.path: velocity
-        for weight, velocity in zip(
-            model.trainable_variables, optimizer.velocities, strict=True
-        )
-    }
 
     def write(temporary):
         weights.save(temporary / "weights.npz", model)
-        npz_file.write(
-            temporary / "velocities.npz",
-            velocities,
-            lambda name: keras.ops.convert_to_numpy(velocities[name]),
+        for file, variables in _slots(model, optimizer).items():
+            npz_file.write(
+                temporary / file,
+                variables,
+                lambda name, variables=variables: keras.ops.convert_to_numpy(
+                    variables[name]
+                ),
+            )
+        (temporary / "state.json").write_text(
+            json.dumps(dataclasses.asdict(state))
         )
-        (temporary / "state.json").write_text(json.dumps({"step": step}))
 
-    workdir_lib.write_directory(directory / f"step-{step:08d}", write)
+    workdir_lib.write_directory(directory / f"step-{state.step:08d}", write)
     for old in _states(directory)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+        if not (keep_every and _step(old) % keep_every == 0):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def restore(
     directory: pathlib.Path,
     *,
     model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
+    optimizer: optimizer_lib.Momentum,
+    is_chief: bool = True,
     log: Callable[[str], None] = print,
-) -> int:
+) -> State | None:
     """Continues from the newest state that is whole.
 
     Args:
         directory: the run's checkpoints/; may be absent.
         model: to be overwritten.
         optimizer: built for the model's trainable variables; overwritten.
+        is_chief: whether to remove what is damaged.
         log: told of states that are damaged and passed over.
 
     Returns:
-        The number of updates made so far; 0 where nothing was found.
+        None where nothing was found.
     """
     if not directory.is_dir():
-        return 0
-    workdir_lib.remove_leftovers(directory)
-    for state in _states(directory):
-        if not workdir_lib.verify_directory(state):
-            # Removed, or it would count as newer than what is saved next.
-            log(f"{state.name} is damaged: going back to the one before")
-            shutil.rmtree(state, ignore_errors=True)
+        return None
+    if is_chief:
+        workdir_lib.remove_leftovers(directory)
+    for path in _states(directory):
+        if not workdir_lib.verify_directory(path):
+            log(f"{path.name} is damaged: going back to the one before")
+            if is_chief:
+                # Or it would count as newer than what is saved next.
+                shutil.rmtree(path, ignore_errors=True)
             continue
-        step = json.loads((state / "state.json").read_text())["step"]
-        weights.load(state / "weights.npz", model)
-        with np.load(state / "velocities.npz", allow_pickle=False) as stored:
-            for weight, velocity in zip(
-                model.trainable_variables, optimizer.velocities, strict=True
-            ):
-                velocity.assign(stored[weight.path])
-        optimizer.iterations.assign(step)
-        return step
-    return 0
+        state = State(**json.loads((path / "state.json").read_text()))
+        weights.load(path / "weights.npz", model)
+        for file, variables in _slots(model, optimizer).items():
+            with np.load(path / file, allow_pickle=False) as stored:
+                for name, variable in variables.items():
+                    variable.assign(stored[name])
+        optimizer.iterations.assign(state.step)
+        return state
+    return None
+
+
+def _slots(
+    model: keras.Model, optimizer: optimizer_lib.Momentum
+) -> dict[str, dict[str, keras.Variable]]:
+    """Returns the optimizer's variables by file and by weight."""
+    paths = [weight.path for weight in model.trainable_variables]
+    slots = {"velocities.npz": optimizer.velocities}
+    if optimizer.averages:
+        slots["averages.npz"] = optimizer.averages
+    return {
+        file: dict(zip(paths, variables, strict=True))
+        for file, variables in slots.items()
+    }
 
 
 def _states(directory: pathlib.Path) -> list[pathlib.Path]:
     """Returns the state directories, newest first."""
-    return sorted(directory.glob("step-*"), reverse=True)
+    return sorted(directory.glob("step-*"), key=_step, reverse=True)
+
+
+def _step(path: pathlib.Path) -> int:
+    number = path.name.removeprefix("step-")
+    return int(number) if number.isdigit() else -1

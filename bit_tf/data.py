@@ -1,5 +1,7 @@
 """Examples + Recipe -> tf.data: batches that depend on (seed, step) alone."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from bit_tf import examples as examples_lib
@@ -58,20 +60,48 @@ def _reader(examples: examples_lib.Examples):
     return read
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of every batch that one of several hosts prepares.
+
+    Args:
+        index: of the host, from 0.
+        count: how many hosts there are; divides the batch.
+    """
+
+    index: int = 0
+    count: int = 1
+
+
+ALL = Share()
+
+
 def for_training(
     examples: examples_lib.Examples,
     recipe: recipe_lib.Recipe,
     *,
     seed: int,
     first_step: int = 0,
+    skipped: int = 0,
+    share: Share = ALL,
 ) -> tf.data.Dataset:
     """Returns the batches of steps first_step, first_step + 1, ... to the end.
 
-    Batch s is a pure function of (examples, recipe, seed, s).
+    The batch of step s is a pure function of (examples, recipe, seed,
+    s + skipped), and what several hosts make of it, one after the other, is
+    that batch, mixup included.
+
+    Args:
+        examples: what to train on.
+        recipe: its batch is the global one.
+        seed: the run's seed.
+        first_step: updates made before.
+        skipped: batches that the run has passed over.
+        share: which part of each batch to prepare.
 
     Returns:
-        A dataset of ((B, crop, crop, 3) float32 in [-1, 1], (B, classes)
-        float32 label distributions), B = recipe.batch_size.
+        A dataset of ((b, crop, crop, 3) float32 in [-1, 1], (b, classes)
+        float32 label distributions), b = recipe.batch_size / share.count.
     """
     read = _reader(examples)
     preprocess = preprocessing.parse(recipe.train_preprocessing)
@@ -87,21 +117,36 @@ def for_training(
         image = tf.ensure_shape(image, (recipe.crop, recipe.crop, 3))
         return image, tf.one_hot(label, num_classes)
 
-    def mix(step, batch):
-        own = tf.random.experimental.stateless_fold_in(
-            _stream(seed, _MIXUP), step
-        )
-        return preprocessing.mixup(*batch, alpha=recipe.mixup_alpha, seed=own)
+    size = recipe.batch_size // share.count
+    # The partner of a share's first example is another host's last.
+    has_previous = bool(recipe.mixup_alpha) and share.count > 1
+    loaded = tf.range(-int(has_previous), size, dtype=tf.int64)
 
-    dataset = tf.data.Dataset.range(
-        first_step * recipe.batch_size, recipe.total_steps * recipe.batch_size
-    )
-    dataset = dataset.map(
+    def positions(batch):
+        within = (share.index * size + loaded) % recipe.batch_size
+        return tf.data.Dataset.from_tensor_slices(
+            batch * recipe.batch_size + within
+        )
+
+    def mix(batch, contents):
+        own = tf.random.experimental.stateless_fold_in(
+            _stream(seed, _MIXUP), batch
+        )
+        return preprocessing.mixup(
+            *contents,
+            alpha=recipe.mixup_alpha,
+            seed=own,
+            has_previous=has_previous,
+        )
+
+    first = first_step + skipped
+    dataset = tf.data.Dataset.range(first, recipe.total_steps + skipped)
+    dataset = dataset.flat_map(positions).map(
         load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    dataset = dataset.batch(recipe.batch_size, drop_remainder=True)
+    dataset = dataset.batch(size + int(has_previous), drop_remainder=True)
     if recipe.mixup_alpha:
-        dataset = dataset.enumerate(start=first_step).map(mix)
+        dataset = dataset.enumerate(start=first).map(mix)
     # One batch ahead: of 512 images at 384 pixels each is 0.9 GB.
     return dataset.prefetch(1)
 
@@ -111,14 +156,21 @@ def for_evaluation(
     recipe: recipe_lib.Recipe,
     *,
     batch_size: int,
+    share: Share = ALL,
 ) -> tf.data.Dataset:
     """Returns every example once, in order, in batches of equal size.
 
     The last batch is filled up with repetitions whose index is -1.
 
+    Args:
+        examples: what to evaluate on.
+        recipe: for its preprocessing.
+        batch_size: over all hosts.
+        share: which part of each batch to prepare.
+
     Returns:
-        A dataset of ((B, crop, crop, 3) float32, (B,) int32 labels, (B,)
-        int64 indices).
+        A dataset of ((b, crop, crop, 3) float32, (b,) int32 labels, (b,)
+        int64 indices), b = batch_size / share.count.
     """
     read = _reader(examples)
     preprocess = preprocessing.parse(recipe.eval_preprocessing)
@@ -131,11 +183,18 @@ def for_evaluation(
         image = tf.ensure_shape(image, (recipe.crop, recipe.crop, 3))
         return image, label, tf.where(position < num_examples, position, -1)
 
-    padded = -(-num_examples // batch_size) * batch_size
-    dataset = tf.data.Dataset.range(padded).map(
-        load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    size = batch_size // share.count
+    own = share.index * size + tf.range(size, dtype=tf.int64)
+    dataset = (
+        tf.data.Dataset.range(-(-num_examples // batch_size))
+        .flat_map(
+            lambda batch: tf.data.Dataset.from_tensor_slices(
+                batch * batch_size + own
+            )
+        )
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     )
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(1)
+    return dataset.batch(size, drop_remainder=True).prefetch(1)
 
 
 def find_undecodable(examples: examples_lib.Examples) -> list[str]:

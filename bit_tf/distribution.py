@@ -1,30 +1,64 @@
 """Which devices compute: names -> tf.distribute strategies."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-STRATEGIES = ("auto", "one_device", "mirrored")
+from bit_tf import cluster as cluster_lib
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 
 def build(
-    name: str = "auto", devices: Sequence[str] | None = None
+    name: str = "auto",
+    devices: Sequence[str] | None = None,
+    *,
+    cluster: cluster_lib.Cluster | None = None,
+    tpu: str | None = None,
 ) -> tf.distribute.Strategy:
     """Returns the strategy of that name.
 
     Args:
         name: "one_device" is the first GPU or else the CPU; "mirrored" is all
-            GPUs or else all logical CPUs of this machine; "auto" is mirrored
-            where there are several GPUs and one device elsewhere.
-        devices: logical device names such as "CPU:0", instead of those.
+            GPUs or else all logical CPUs of this machine; "multi_worker" is
+            that of every worker of a cluster; "tpu" is all cores of a TPU;
+            "auto" is what is there of a TPU's name, a cluster, several GPUs,
+            and otherwise one device.
+        devices: logical device names such as "CPU:0", instead of those of
+            this machine.
+        cluster: for "multi_worker". Has to be joined before TensorFlow
+            computes anything.
+        tpu: for "tpu": its name, or "local" for the one of this machine.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or nothing there of that kind.
     """
     if name not in STRATEGIES:
         raise ValueError(
             f"unknown strategy {name!r}: allowed are {', '.join(STRATEGIES)}."
         )
+    if name == "auto" and (tpu or cluster):
+        name = "tpu" if tpu else "multi_worker"
+    for wanted, given, flags in (
+        ("tpu", tpu, "--tpu=NAME, or --tpu=local"),
+        (
+            "multi_worker",
+            cluster,
+            "--worker_hosts and --worker_index, TF_CONFIG, or srun",
+        ),
+    ):
+        if name == wanted and not given:
+            raise ValueError(f"strategy {name} needs {flags}.")
+        if given and name != wanted:
+            raise ValueError(
+                f"strategy {name} is not for {wanted}: drop --strategy, or "
+                f"{flags}."
+            )
+    if name == "tpu":
+        return _tpu(tpu)
+    if name == "multi_worker":
+        return _multi_worker(cluster)
     gpus = [d.name for d in tf.config.list_logical_devices("GPU")]
     cpus = [d.name for d in tf.config.list_logical_devices("CPU")]
     devices = list(devices or gpus or cpus)
@@ -36,6 +70,31 @@ def build(
     return tf.distribute.OneDeviceStrategy(devices[0])
 
 
+def _multi_worker(cluster: cluster_lib.Cluster) -> tf.distribute.Strategy:
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.workers)}),
+        task_type="worker",
+        task_id=cluster.index,
+        rpc_layer="grpc",
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+
+
+def _tpu(name: str) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, KeyError, OSError, tf.errors.OpError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"there is no TPU {name!r} that can be used ({text}): on a TPU VM "
+            "install '.[tpu]' and give --tpu=local; elsewhere give the TPU's "
+            "name."
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
 def describe(strategy: tf.distribute.Strategy) -> str:
     """Returns e.g. "one device (CPU)" or "2 x GPU, mirrored"."""
     kinds = {
@@ -44,9 +103,24 @@ def describe(strategy: tf.distribute.Strategy) -> str:
     }
     kind = "/".join(sorted(kinds))
     replicas = strategy.num_replicas_in_sync
+    hosts = num_hosts(strategy)
     if replicas == 1:
         return f"one device ({kind})"
+    if hosts > 1:
+        return f"{replicas} x {kind} on {hosts} workers"
     return f"{replicas} x {kind}, mirrored"
+
+
+def num_hosts(strategy: tf.distribute.Strategy) -> int:
+    """Returns how many hosts feed the strategy's devices."""
+    resolver = strategy.cluster_resolver
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return len(resolver.cluster_spec().job_tasks("worker"))
+    return strategy.extended.num_hosts if is_tpu(strategy) else 1
+
+
+def is_tpu(strategy: tf.distribute.Strategy) -> bool:
+    return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def has_accelerator(strategy: tf.distribute.Strategy) -> bool:
@@ -55,20 +129,51 @@ def has_accelerator(strategy: tf.distribute.Strategy) -> bool:
 
 
 def distribute(
-    strategy: tf.distribute.Strategy, batches: tf.data.Dataset
+    strategy: tf.distribute.Strategy,
+    batches: Callable[[int, int], tf.data.Dataset],
 ) -> tf.distribute.DistributedDataset:
-    """Splits every global batch evenly over the replicas.
+    """Lets every host prepare its part of each global batch.
 
-    Raises:
-        ValueError: the batch is not a multiple of the replica count.
+    Args:
+        strategy: whose replicas the batches are for.
+        batches: (index of a host, number of hosts) -> its parts of all
+            batches, in elements that the host's replicas divide.
     """
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
+
+    def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        hosts = context.num_input_pipelines
+        replicas = context.num_replicas_in_sync // hosts
+        dataset = batches(context.input_pipeline_id, hosts)
+        if replicas == 1:
+            return dataset
+        size = tf.nest.flatten(dataset.element_spec)[0].shape[0]
+        return dataset.rebatch(size // replicas, drop_remainder=True)
+
+    return strategy.distribute_datasets_from_function(of_host)
+
+
+def barrier(strategy: tf.distribute.Strategy) -> None:
+    """Returns when all workers have come here."""
+    if num_hosts(strategy) > 1:
+        one = tf.ones(())
+        strategy.reduce("SUM", strategy.run(lambda: one), axis=None).numpy()
+
+
+def agree(strategy: tf.distribute.Strategy, number: int) -> bool:
+    """Returns whether all workers came here with the same number.
+
+    Args:
+        strategy: whose workers are asked.
+        number: 0 to 2**52.
+    """
+    if num_hosts(strategy) == 1:
+        return True
+    mine = tf.constant(number, tf.float64)
+    mean = strategy.reduce("MEAN", strategy.run(lambda: mine), axis=None)
+    spread = strategy.reduce(
+        "SUM", strategy.run(lambda: tf.abs(mine - mean)), axis=None
     )
-    return strategy.experimental_distribute_dataset(
-        batches.with_options(options)
-    )
+    return float(spread) == 0
 
 
 def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> None:

@@ -127,7 +127,7 @@ class Evaluation:
 def evaluator(
     model: keras.Model,
     *,
-    batches: tf.data.Dataset,
+    batches: Callable[[int, int], tf.data.Dataset],
     num_examples: int,
     class_names: Sequence[str],
     strategy: tf.distribute.Strategy,
@@ -137,7 +137,8 @@ def evaluator(
 
     Args:
         model: images in [-1, 1] -> logits; may change between calls.
-        batches: from `data.for_evaluation`.
+        batches: (index of a host, number of hosts) -> its parts of the
+            batches of `data.for_evaluation`.
         num_examples: N.
         class_names: one per class.
         strategy: which devices share each batch.

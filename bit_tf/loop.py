@@ -8,166 +8,35 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from bit_tf import architecture
 from bit_tf import checkpoint
 from bit_tf import distribution
 from bit_tf import estimate
 from bit_tf import events
-from bit_tf import losses
+from bit_tf import execution as execution_lib
+from bit_tf import interruption as interruption_lib
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import progress as progress_lib
 from bit_tf import recipe as recipe_lib
+from bit_tf import update
 from bit_tf import workdir as workdir_lib
 
 LOG_ROWS = 200
 CHECKPOINT_EVERY_SECONDS = 300.0
-# A step larger than this is computed in parts. Room for the activations, of
-# which training keeps about four copies in float32 (conv, norm, scale, ReLU).
-MICRO_BATCH_BYTES = 2 * 2**30
-BYTES_PER_ACTIVATION = 16
 # Between two looks of the host an accelerator makes this many steps; on a
 # CPU the host's share of a step is negligible.
 ACCELERATOR_STEPS_PER_CALL = 10
+MAX_ROLLBACKS = 3
+# Of the loss scale for float16: doubled after so many steps without overflow,
+# halved after each with (Micikevicius et al., arXiv 1710.03740).
+LOSS_SCALE_STEPS = 2_000
+MAX_LOSS_SCALE = 2.0**24
 
 
-def micro_batch_size(model_name: str, *, crop: int, replica_batch: int) -> int:
-    """Returns how many images of a replica are computed at once.
+class NotFiniteError(ValueError):
+    """The loss or the gradient is not finite, and the run ends."""
 
-    The largest divisor of the replica's batch whose activations fit into
-    MICRO_BATCH_BYTES. GroupNorm sees each image alone, so that the parts add
-    up to the whole.
-    """
-    per_image = BYTES_PER_ACTIVATION * architecture.activations(
-        model_name, crop
-    )
-    fitting = max(1, MICRO_BATCH_BYTES // per_image)
-    return max(
-        size
-        for size in range(1, min(fitting, replica_batch) + 1)
-        if replica_batch % size == 0
-    )
-
-
-def train_steps(
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    *,
-    batch_size: int,
-    strategy: tf.distribute.Strategy,
-    micro_batch: int | None = None,
-    loss_name: str = "softmax",
-    clip_norm: float = 0.0,
-) -> Callable:
-    """Compiles the update: a cross-entropy averaged over the batch.
-
-    Args:
-        model: built in the strategy's scope.
-        optimizer: built for the model's trainable variables; it sums the
-            gradients of the replicas.
-        batch_size: examples per update over all replicas.
-        strategy: which devices share each batch.
-        micro_batch: images that a replica computes at once, a divisor of its
-            share of the batch; None for all of them.
-        loss_name: one of `recipe.LOSSES`.
-        clip_norm: the gradient of the whole batch is shortened to this norm;
-            0 for never.
-
-    Returns:
-        A function of (iterator over distributed batches, number of steps)
-        that returns (sum of losses, number of correct examples) over them.
-    """
-    replica_batch = batch_size // strategy.num_replicas_in_sync
-    parts = replica_batch // (micro_batch or replica_batch)
-
-    def forward_backward(images, labels):
-        """Returns the sum of losses, the correct ones, and gradients."""
-        with tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            labels = tf.cast(labels, logits.dtype)
-            loss = tf.reduce_sum(losses.per_example(loss_name, labels, logits))
-            share = loss / tf.cast(batch_size, loss.dtype)
-        gradients = tape.gradient(
-            share, [w.value for w in model.trainable_variables]
-        )
-        correct = losses.hits(labels, logits)
-        return (
-            tf.cast(loss, tf.float64),
-            tf.reduce_sum(tf.cast(correct, tf.int64)),
-            gradients,
-        )
-
-    def replica_step(images, labels):
-        if parts == 1:
-            loss, correct, gradients = forward_backward(images, labels)
-        else:
-            loss = tf.zeros((), tf.float64)
-            correct = tf.zeros((), tf.int64)
-            gradients = [
-                tf.zeros(w.shape, w.dtype) for w in model.trainable_variables
-            ]
-            for part in tf.range(parts):
-                # One after the other, or nothing would be saved.
-                tf.autograph.experimental.set_loop_options(
-                    parallel_iterations=1
-                )
-                own = slice(part * micro_batch, (part + 1) * micro_batch)
-                more = forward_backward(images[own], labels[own])
-                loss += more[0]
-                correct += more[1]
-                gradients = [
-                    a + b for a, b in zip(gradients, more[2], strict=True)
-                ]
-        if clip_norm:
-            gradients = _clip(gradients, clip_norm)
-        optimizer.apply_gradients(
-            zip(gradients, model.trainable_variables, strict=True)
-        )
-        return loss, correct
-
-    def step(iterator):
-        outputs = strategy.run(replica_step, args=next(iterator))
-        return tuple(
-            strategy.reduce("SUM", output, axis=None) for output in outputs
-        )
-
-    @tf.function
-    def several_steps(iterator, count):
-        loss = tf.zeros((), tf.float64)
-        correct = tf.zeros((), tf.int64)
-        for _ in tf.range(count):
-            more = step(iterator)
-            loss += more[0]
-            correct += more[1]
-        return loss, correct
-
-    if parts == 1:
-        return several_steps
-    # A loop of steps around the loop of parts trips over a bug of
-    # TensorFlow's graph optimiser, which leaks temporary variables there. Such
-    # steps are long, and the host may as well call each.
-    one_step = tf.function(step)
-
-    def steps(iterator, count):
-        totals = [one_step(iterator) for _ in range(int(count))]
-        return tuple(sum(column) for column in zip(*totals, strict=True))
-
-    return steps
-
-
-def _clip(gradients, norm: float):
-    """Shortens the gradient of the whole batch; inside a replica.
-
-    Only the sum over the replicas has a norm worth looking at. The optimizer
-    sums again, so each replica is left with an equal share.
-    """
-    replica = tf.distribute.get_replica_context()
-    gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-    # In float64: the squares of a hundred million numbers.
-    squares = [tf.reduce_sum(tf.cast(g, tf.float64) ** 2) for g in gradients]
-    found = tf.sqrt(tf.add_n(squares))
-    factor = tf.minimum(tf.constant(norm, tf.float64) / found, 1.0)
-    factor /= tf.cast(replica.num_replicas_in_sync, tf.float64)
-    return [g * tf.cast(factor, g.dtype) for g in gradients]
+    # Who starts jobs again need not start this one.
+    exit_code = 3
 
 
 @dataclasses.dataclass
@@ -191,112 +60,270 @@ class _Window:
         }
 
 
-def run(
-    *,
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    recipe: recipe_lib.Recipe,
-    batches: Callable[[int], tf.data.Dataset],
-    evaluate: Callable[[int], dict],
-    strategy: tf.distribute.Strategy,
-    workdir: workdir_lib.Workdir,
-    first_step: int = 0,
-    eval_every: int | None = None,
-    checkpoint_every: int | None = None,
-    micro_batch: int | None = None,
-    log: Callable[[str], None] = print,
-) -> None:
-    """Trains from `first_step` to the end of the recipe.
+class Loop:
+    """A run from the state it is in to the end of its recipe.
 
     Args:
-        model: built in the strategy's scope, weights as of `first_step`.
-        optimizer: built; velocities and iterations as of `first_step`.
+        model: built in the strategy's scope, weights as of `state`.
+        optimizer: built; velocities and iterations as of `state`.
         recipe: the schedule.
-        batches: first step -> global batches from there on.
+        execution: how to compute it.
+        batches: (first step, batches skipped) -> distributed batches.
         evaluate: step -> metrics of the model as it is, as JSON types.
         strategy: which devices share each batch.
         workdir: where rows, events and states go.
-        first_step: updates made before.
-        eval_every: steps between evaluations; None for only at the end.
-        checkpoint_every: steps between states; None for every five minutes.
-        micro_batch: images that a replica computes at once; None for all.
+        state: what was done before.
+        parts: in how many a replica computes its share of a batch.
+        is_chief: whether this process writes what the run leaves.
         log: called with lines for the user.
-
-    Raises:
-        ValueError: the loss is not finite; nothing of that step is saved.
-        OSError: a file could not be written; older states are whole.
     """
-    total = recipe.total_steps
-    steps = train_steps(
-        model,
-        optimizer,
-        batch_size=recipe.batch_size,
-        strategy=strategy,
-        micro_batch=micro_batch,
-        loss_name=recipe.loss,
-        clip_norm=recipe.clip_norm,
-    )
-    schedule = optimizer_lib.schedule(recipe)
-    log_every = max(1, total // LOG_ROWS)
-    per_call = 1
-    if distribution.has_accelerator(strategy):
-        per_call = ACCELERATOR_STEPS_PER_CALL
-    workdir.truncate_metrics(first_step)
-    tensorboard = events.Events(workdir.tensorboard)
-    iterator = iter(distribution.distribute(strategy, batches(first_step)))
-    step, saved, saved_at = first_step, first_step, time.monotonic()
-    progress = progress_lib.Progress(total)
-    pace = estimate.Pace(recipe, log=lambda text: (progress.clear(), log(text)))
-    window = _Window()
 
-    while step < total:
-        stops = [step + per_call, total]
-        for every in (log_every, eval_every, checkpoint_every):
+    def __init__(
+        self,
+        *,
+        model: keras.Model,
+        optimizer: optimizer_lib.Momentum,
+        recipe: recipe_lib.Recipe,
+        execution: execution_lib.Execution,
+        batches: Callable[[int, int], tf.distribute.DistributedDataset],
+        evaluate: Callable[[int], dict],
+        strategy: tf.distribute.Strategy,
+        workdir: workdir_lib.Workdir,
+        state: checkpoint.State,
+        parts: int = 1,
+        is_chief: bool = True,
+        log: Callable[[str], None] = print,
+    ):
+        self._model = model
+        self._optimizer = optimizer
+        self._recipe = recipe
+        self._execution = execution
+        self._batches = batches
+        self._evaluate = evaluate
+        self._strategy = strategy
+        self._workdir = workdir
+        self._state = state
+        self._is_chief = is_chief
+        self._log = log
+        self._scales = execution.precision == "mixed_float16"
+        self._steps = update.compiled(
+            model,
+            optimizer,
+            batch_size=recipe.batch_size,
+            strategy=strategy,
+            parts=parts,
+            loss_name=recipe.loss,
+            clip_norm=recipe.clip_norm,
+            loss_scaling=self._scales,
+            jit_compile=execution.jit_compile,
+        )
+        self._log_every = max(1, recipe.total_steps // LOG_ROWS)
+        self._per_call = execution.steps_per_call or (
+            ACCELERATOR_STEPS_PER_CALL
+            if distribution.has_accelerator(strategy)
+            else 1
+        )
+        self._progress = progress_lib.Progress(recipe.total_steps)
+        self._events = events.Events(workdir.tensorboard) if is_chief else None
+        self._saved, self._saved_at = state.step, time.monotonic()
+        self._window = _Window()
+        self._iterator = None
+
+    def run(self) -> None:
+        """Trains to the end.
+
+        Raises:
+            NotFiniteError: the loss or a gradient is not finite; nothing of
+                that step is kept.
+            interruption.StoppedError: this process, or that of another worker,
+                was asked to end; the state is saved.
+            OSError: a file could not be written; older states are whole.
+        """
+        total = self._recipe.total_steps
+        pace = estimate.Pace(self._recipe, log=self._say)
+        if self._is_chief:
+            self._workdir.truncate_metrics(self._state.step)
+        if self._execution.nan_policy == "rollback" and not self._state.step:
+            self._save()
+        self._restart_data()
+        with interruption_lib.Interruption().watched() as interruption:
+            while self._state.step < total:
+                count = self._next_stop() - self._state.step
+                report = self._steps(
+                    self._iterator,
+                    count,
+                    loss_scale=self._state.loss_scale,
+                    asked=interruption.number is not None,
+                )
+                if self._is_in_trouble(report, count):
+                    self._roll_back(self._state.step + count)
+                    continue
+                self._advance(report, count)
+                pace.step(count, remaining=total - self._state.step)
+                self._write_rows()
+                if self._is_save_due() or report.asked:
+                    self._save()
+                if report.asked and self._state.step < total:
+                    self._progress.clear()
+                    raise interruption_lib.StoppedError(
+                        self._state.step, interruption.number
+                    )
+        self._progress.clear()
+
+    def _restart_data(self) -> None:
+        self._iterator = iter(
+            self._batches(self._state.step, self._state.skipped)
+        )
+
+    def _next_stop(self) -> int:
+        """Returns the step at which the host looks again.
+
+        A function of the step alone, so that a run that was interrupted looks
+        when the other would have.
+        """
+        step = self._state.step
+        stops = [self._recipe.total_steps]
+        for every in (
+            self._per_call,
+            self._log_every,
+            self._execution.eval_every,
+            self._execution.checkpoint_every,
+            self._execution.keep_checkpoint_every,
+        ):
             if every:
                 stops.append((step // every + 1) * every)
-        count = min(stops) - step
-        loss, correct = steps(iterator, tf.constant(count, tf.int64))
-        step += count
-        window.steps += count
-        window.loss += float(loss)
-        window.correct += int(correct)
-        if not math.isfinite(window.loss):
-            progress.clear()
-            raise ValueError(
-                f"the loss is not finite at step {step}: lower --base_lr "
-                f"(now {recipe.base_lr:g}); the newest state is of step "
-                f"{saved}."
-            )
-        pace.step(count, remaining=total - step)
-        rate = float(schedule(step - 1))
-        row = window.row(step=step, batch_size=recipe.batch_size, rate=rate)
-        progress.update(step, _status(row, total))
-        if step % log_every == 0 or step == total:
-            workdir.append_metrics(row)
-            tensorboard.write(row)
-            window = _Window()
-        if step == total or (eval_every and step % eval_every == 0):
-            started = time.monotonic()
-            row = {"step": step, **evaluate(step)}
-            workdir.append_metrics(row)
-            tensorboard.write(row)
-            progress.clear()
-            log(_evaluation_line(row, time.monotonic() - started))
-            window.started += time.monotonic() - started
-        due = (
-            step % checkpoint_every == 0
-            if checkpoint_every
-            else time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS
+        return min(stops)
+
+    def _is_in_trouble(self, report: update.Report, count: int) -> bool:
+        """Returns whether to roll back; raises where that is not wanted."""
+        if math.isfinite(report.loss) and (
+            not report.held or (self._scales and self._state.loss_scale > 1)
+        ):
+            return False
+        what = "gradient" if math.isfinite(report.loss) else "loss"
+        end = self._state.step + count
+        self._progress.clear()
+        text = (
+            f"the {what} is not finite at step {end}: lower --base_lr (now "
+            f"{self._recipe.base_lr:g}); the newest state is of step "
+            f"{self._saved}."
         )
-        if due or step == total:
-            checkpoint.save(
-                workdir.checkpoints,
-                step=step,
-                model=model,
-                optimizer=optimizer,
+        if self._execution.nan_policy == "stop":
+            raise NotFiniteError(text)
+        if self._state.rollbacks >= MAX_ROLLBACKS:
+            raise NotFiniteError(
+                f"{text[:-1]}, after {MAX_ROLLBACKS} rollbacks."
             )
-            saved, saved_at = step, time.monotonic()
-    progress.clear()
+        self._log(text)
+        return True
+
+    def _roll_back(self, end: int) -> None:
+        """Goes back to the newest state and passes over the data since."""
+        failed = self._state
+        found = checkpoint.restore(
+            self._workdir.checkpoints,
+            model=self._model,
+            optimizer=self._optimizer,
+            is_chief=self._is_chief,
+            log=self._log,
+        )
+        if found is None:
+            raise NotFiniteError("there is no state to roll back to.")
+        distribution.barrier(self._strategy)
+        self._state = dataclasses.replace(
+            found,
+            skipped=failed.skipped + end - found.step,
+            rollbacks=failed.rollbacks + 1,
+        )
+        self._log(
+            f"rolling back to step {found.step}, past "
+            f"{end - found.step} batches ({self._state.rollbacks} of "
+            f"{MAX_ROLLBACKS} times)"
+        )
+        # Kept, so that who continues from here knows of it.
+        self._save()
+        if self._is_chief:
+            self._workdir.truncate_metrics(self._state.step)
+        self._window = _Window()
+        self._restart_data()
+
+    def _advance(self, report: update.Report, count: int) -> None:
+        """Notes what the updates did."""
+        state = self._state
+        scale, steady = state.loss_scale, state.steady_steps + count
+        if self._scales and report.held:
+            scale, steady = max(1.0, scale / 2), 0
+        elif self._scales and steady >= LOSS_SCALE_STEPS:
+            scale, steady = min(MAX_LOSS_SCALE, scale * 2), 0
+        self._state = dataclasses.replace(
+            state,
+            step=state.step + count,
+            loss_scale=scale,
+            steady_steps=steady if self._scales else 0,
+        )
+        self._window.steps += count
+        self._window.loss += report.loss
+        self._window.correct += report.correct
+
+    def _write_rows(self) -> None:
+        """Shows and writes what is due at this step."""
+        step, total = self._state.step, self._recipe.total_steps
+        rate = float(optimizer_lib.schedule(self._recipe)(step - 1))
+        row = self._window.row(
+            step=step, batch_size=self._recipe.batch_size, rate=rate
+        )
+        if self._scales:
+            row["loss_scale"] = self._state.loss_scale
+        if self._is_chief:
+            self._progress.update(step, _status(row, total))
+        if step % self._log_every == 0 or step == total:
+            self._append(row)
+            self._window = _Window()
+        every = self._execution.eval_every
+        if step == total or (every and step % every == 0):
+            started = time.monotonic()
+            with optimizer_lib.averaged(
+                self._optimizer, self._model.trainable_variables
+            ):
+                row = {"step": step, **self._evaluate(step)}
+            self._append(row)
+            self._say(_evaluation_line(row, time.monotonic() - started))
+            self._window.started += time.monotonic() - started
+
+    def _append(self, row: dict) -> None:
+        if self._is_chief:
+            self._workdir.append_metrics(row)
+            self._events.write(row)
+
+    def _say(self, text: str) -> None:
+        self._progress.clear()
+        self._log(text)
+
+    def _is_save_due(self) -> bool:
+        step, execution = self._state.step, self._execution
+        for every in (
+            execution.checkpoint_every,
+            execution.keep_checkpoint_every,
+            self._recipe.total_steps,
+        ):
+            if every and step % every == 0:
+                return True
+        return (
+            execution.checkpoint_every is None
+            and time.monotonic() - self._saved_at > CHECKPOINT_EVERY_SECONDS
+        )
+
+    def _save(self) -> None:
+        if self._is_chief:
+            checkpoint.save(
+                self._workdir.checkpoints,
+                self._state,
+                model=self._model,
+                optimizer=self._optimizer,
+                keep=self._execution.keep_checkpoints,
+                keep_every=self._execution.keep_checkpoint_every,
+            )
+        self._saved, self._saved_at = self._state.step, time.monotonic()
 
 
 def _status(row: dict, total: int) -> str:

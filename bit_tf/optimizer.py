@@ -1,5 +1,9 @@
 """Recipe -> learning-rate schedule and SGD with the paper's momentum."""
 
+import contextlib
+from collections.abc import Iterator
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -69,6 +73,14 @@ class Momentum(keras.optimizers.Optimizer):
             "decoupled" subtracts it from the weight, times rate / base_lr.
         weight_decay_on: "kernels" or "all" variables.
         base_lr: the rate at which decoupled decay has its full strength.
+        ema_decay: of the moving average of the weights, in (0, 1); 0 for no
+            average. `start_averages` has to be called when the weights are
+            those of step 0.
+
+    Attributes:
+        hold: scalar boolean tensor, set inside a replica before
+            `apply_gradients`: where it is true, the update changes nothing,
+            whatever the gradients are.
     """
 
     def __init__(
@@ -80,6 +92,7 @@ class Momentum(keras.optimizers.Optimizer):
         weight_decay_kind: str = "l2",
         weight_decay_on: str = "kernels",
         base_lr: float = 1.0,
+        ema_decay: float = 0.0,
         name: str = "momentum",
         **kwargs,
     ):
@@ -90,34 +103,67 @@ class Momentum(keras.optimizers.Optimizer):
         self.weight_decay_kind = weight_decay_kind
         self.weight_decay_on = weight_decay_on
         self.base_lr = base_lr
+        self.ema_decay = ema_decay
+        self.averages: list[keras.Variable] = []
+        self.hold: tf.Tensor | None = None
 
     def build(self, variables):
         if self.built:
             return
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
+        if self.ema_decay:
+            self.averages = self.add_optimizer_variables(variables, "average")
         # Noted here, where they are Keras variables and know their paths.
         self._decayed = [
             self.weight_decay_on == "all" or v.path.endswith("kernel")
             for v in variables
         ]
 
+    def start_averages(self, variables: Sequence[keras.Variable]) -> None:
+        """Lets the averages begin at the weights as they are."""
+        for average, variable in zip(self.averages, variables, strict=False):
+            average.assign(variable)
+
+    def _get_current_learning_rate(self):
+        """Returns the rate, or NaN where the update is to be held back.
+
+        The rate is what reaches `update_step` on every device; a tensor kept
+        aside would be that of one replica.
+        """
+        rate = super()._get_current_learning_rate()
+        if self.hold is None:
+            return rate
+        return tf.where(self.hold, tf.constant(float("nan"), rate.dtype), rate)
+
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         velocity = self.velocities[index]
+
+        def constant(value):
+            return tf.constant(value, variable.dtype)
+
         rate = tf.cast(learning_rate, variable.dtype)
         gradient = tf.cast(gradient, variable.dtype)
-        decay = tf.constant(
-            self.decay if self._decayed[index] else 0.0, variable.dtype
-        )
+        momentum, kept = constant(self.momentum), constant(self.ema_decay)
+        decay = constant(self.decay if self._decayed[index] else 0.0)
         if self.decay and self.weight_decay_kind == "l2":
             gradient = gradient + decay * variable
-        self.assign(velocity, self.momentum * velocity + gradient)
+        if self.hold is not None:
+            # Numbers that change nothing, to the last bit.
+            update = tf.math.is_finite(rate)
+            gradient = tf.where(update, gradient, constant(0.0))
+            momentum = tf.where(update, momentum, constant(1.0))
+            rate = tf.where(update, rate, constant(0.0))
+            kept = tf.where(update, kept, constant(1.0))
+        self.assign(velocity, momentum * velocity + gradient)
         step = rate * velocity
         if self.decay and self.weight_decay_kind == "decoupled":
-            full = tf.constant(self.base_lr, variable.dtype)
-            step = step + rate / full * decay * variable
+            step = step + rate / constant(self.base_lr) * decay * variable
         self.assign_sub(variable, step)
+        if self.ema_decay:
+            average = self.averages[index]
+            self.assign(average, kept * average + (1 - kept) * variable)
 
     def get_config(self):
         return {
@@ -127,6 +173,7 @@ class Momentum(keras.optimizers.Optimizer):
             "weight_decay_kind": self.weight_decay_kind,
             "weight_decay_on": self.weight_decay_on,
             "base_lr": self.base_lr,
+            "ema_decay": self.ema_decay,
         }
 
 
@@ -149,4 +196,32 @@ def build(recipe: recipe_lib.Recipe) -> Momentum:
         weight_decay_kind=recipe.weight_decay_kind,
         weight_decay_on=recipe.weight_decay_on,
         base_lr=recipe.base_lr,
+        ema_decay=recipe.ema_decay,
     )
+
+
+@contextlib.contextmanager
+def averaged(
+    optimizer: Momentum, variables: Sequence[keras.Variable]
+) -> Iterator[None]:
+    """Puts the averages in the place of the weights, and the weights back.
+
+    By copies: exchanging by sums and differences would leave rounding behind,
+    and a run would depend on when it was evaluated. Without averages nothing
+    happens.
+
+    Args:
+        optimizer: built for the variables.
+        variables: the weights.
+    """
+    if not optimizer.averages:
+        yield
+        return
+    kept = [keras.ops.convert_to_numpy(v) for v in variables]
+    for variable, average in zip(variables, optimizer.averages, strict=True):
+        variable.assign(keras.ops.convert_to_numpy(average))
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, kept, strict=True):
+            variable.assign(value)

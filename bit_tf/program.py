@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -15,6 +16,8 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from bit_tf import cluster as cluster_lib
+from bit_tf import interruption
 from bit_tf import pretrained
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -56,11 +59,14 @@ def run(main: Callable[..., None], *, arguments: int = 0) -> None:
         except KeyboardInterrupt:
             print("\nstopped; the same command continues", file=sys.stderr)
             sys.exit(130)
+        except interruption.StoppedError as error:
+            print(f"{error}; the same command continues", file=sys.stderr)
+            sys.exit(128 + (error.number or signal.SIGTERM))
         except Exception as error:
             text = _explain(error)
             if text is None:
                 raise
-            _fail(text)
+            _fail(text, getattr(error, "exit_code", 1))
 
     app.run(guarded, flags_parser=_parse)
 
@@ -134,10 +140,46 @@ def _parse(argv):
         _fail(f"flagfile: {error}. See --help.")
 
 
-def _fail(text: str) -> None:
+def _fail(text: str, code: int = 1) -> None:
     name = pathlib.Path(sys.argv[0]).stem
     print(f"bit_tf.{name}: {text}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(code)
+
+
+def exit_at_once(text: str) -> None:
+    """Says why and ends the process, whatever its other threads wait for."""
+    try:
+        _fail(text)
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code)
+
+
+@contextlib.contextmanager
+def among_workers(cluster: cluster_lib.Cluster | None) -> Iterator[None]:
+    """Ends this worker with a line that says whose end made it impossible.
+
+    An orderly end would wait for those who are gone.
+
+    Args:
+        cluster: None for a process that is alone.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_tensorflow = any(
+            "tensorflow" in c.__module__ for c in type(error).__mro__
+        )
+        if cluster is None or not is_tensorflow:
+            raise
+        missing = ", ".join(cluster.missing())
+        if not missing:
+            raise
+        exit_at_once(
+            f"{missing} is gone. Start all workers again with the same flags: "
+            "they continue from the newest saved state."
+        )
 
 
 def _explain(error: Exception) -> str | None:

@@ -45,6 +45,8 @@ class Recipe:
         weight_decay_on: one of DECAYED.
         clip_norm: gradients of the loss are shortened to this global norm,
             before weight decay; 0 for never.
+        ema_decay: the evaluated and saved weights are a moving average with
+            this decay, in [0, 1); 0 for the weights themselves.
         head_bias: where the bias of a new head starts.
         initializer: one of INITIALIZERS.
         mixup_alpha: alpha of Beta(alpha, alpha); 0 for no mixup.
@@ -75,6 +77,7 @@ class Recipe:
     weight_decay_kind: str = "l2"
     weight_decay_on: str = "kernels"
     clip_norm: float = 0.0
+    ema_decay: float = 0.0
     head_bias: float = 0.0
     initializer: str = "glorot_uniform"
     mixup_alpha: float = 0.0
@@ -117,6 +120,12 @@ class Recipe:
                 self,
                 "0 (none) or a finite number > 0",
             )
+        _require(
+            0 <= self.ema_decay < 1,
+            "ema_decay",
+            self,
+            "0 (no average) or a number below 1",
+        )
         _require(
             math.isfinite(self.head_bias), "head_bias", self, "a finite number"
         )
@@ -178,6 +187,7 @@ def override(
     weight_decay_kind: str | None = None,
     weight_decay_on: str | None = None,
     clip_norm: float | None = None,
+    ema_decay: float | None = None,
     head_bias: float | None = None,
     initializer: str | None = None,
     resize: int | None = None,
@@ -248,6 +258,7 @@ def override(
         ("weight_decay_kind", weight_decay_kind),
         ("weight_decay_on", weight_decay_on),
         ("clip_norm", clip_norm),
+        ("ema_decay", ema_decay),
         ("head_bias", head_bias),
         ("initializer", initializer),
     ):
@@ -287,6 +298,7 @@ def table(recipe: Recipe) -> str:
         "weight_decay_kind",
         "weight_decay_on",
         "clip_norm",
+        "ema_decay",
         "head_bias",
         "initializer",
         "mixup_alpha",

@@ -12,6 +12,7 @@ from bit_tf import data
 from bit_tf import distribution
 from bit_tf import evaluation as evaluation_lib
 from bit_tf import examples as examples_lib
+from bit_tf import execution as execution_lib
 from bit_tf import loop
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import progress as progress_lib
@@ -30,14 +31,14 @@ def run(
     *,
     workdir: workdir_lib.Workdir,
     recipe: recipe_lib.Recipe,
+    execution: execution_lib.Execution,
     model_name: str,
     train: examples_lib.Examples,
     evaluation: examples_lib.Examples,
+    strategy: tf.distribute.Strategy,
     seed: int = 0,
     init_from: pathlib.Path | None = None,
-    strategy_name: str = "auto",
-    eval_every: int | None = None,
-    checkpoint_every: int | None = None,
+    is_chief: bool = True,
     export: bool = True,
     command: str = "",
     log: Callable[[str], None] = print,
@@ -47,14 +48,14 @@ def run(
     Args:
         workdir: held by the caller, see `Workdir.locked`.
         recipe: the schedule and the preprocessing.
+        execution: how to compute it.
         model_name: e.g. "R50x1".
         train: what to train on.
         evaluation: what to evaluate on, same classes.
+        strategy: which devices compute, see `distribution.build`.
         seed: of fresh weights, order, augmentation and mixup.
         init_from: file to start from, see `weights`; None for fresh weights.
-        strategy_name: see `distribution.build`.
-        eval_every: steps between evaluations; None for only at the end.
-        checkpoint_every: steps between states; None for every five minutes.
+        is_chief: whether this process writes; of several workers one does.
         export: whether to write the SavedModel.
         command: what repeats the run, for the report.
         log: called with lines for the user.
@@ -64,48 +65,58 @@ def run(
 
     Raises:
         ValueError: something given is not usable; the text says what to do.
+        interruption.StoppedError: it was asked to end, and has saved its state.
         OSError: the disk; what was saved before is whole.
     """
-    strategy = distribution.build(strategy_name)
     distribution.check_batch_size(strategy, recipe.batch_size)
-    num_classes = len(train.class_names)
+    replicas = strategy.num_replicas_in_sync
+    replica_batch = recipe.batch_size // replicas
+    parts = execution.parts(
+        model_name, crop=recipe.crop, replica_batch=replica_batch
+    )
     with strategy.scope():
         model = resnet_v2.build(
             model_name,
-            num_classes,
+            len(train.class_names),
             seed=None if init_from else seed,
             initializer=recipe.initializer,
+            remat=execution.remat,
+            dtype=execution.precision,
         )
         optimizer = optimizer_lib.build(recipe)
         optimizer.build(model.trainable_variables)
-    first_step = checkpoint.restore(
-        workdir.checkpoints, model=model, optimizer=optimizer, log=log
-    )
-    replica_batch = recipe.batch_size // strategy.num_replicas_in_sync
-    micro_batch = loop.micro_batch_size(
-        model_name, crop=recipe.crop, replica_batch=replica_batch
-    )
     log(
         f"network {model_name}: {model.count_params():,} parameters, "
-        f"{distribution.describe(strategy)}, {replica_batch} images each"
+        f"{distribution.describe(strategy)}, {recipe.batch_size} images a "
+        f"step, {replica_batch} on each device"
         + (
-            f", computed {micro_batch} at a time to fit into memory"
-            if micro_batch < replica_batch
+            f", computed {replica_batch // parts} at a time to fit into memory"
+            if parts > 1
             else ""
         )
     )
-    if first_step:
-        log(f"continuing at step {first_step} of {recipe.total_steps}")
+    state = checkpoint.restore(
+        workdir.checkpoints,
+        model=model,
+        optimizer=optimizer,
+        is_chief=is_chief,
+        log=log,
+    )
+    if state is not None:
+        log(f"continuing at step {state.step} of {recipe.total_steps}")
     else:
+        state = checkpoint.State()
         _begin(model, init_from, head_bias=recipe.head_bias, log=log)
+        optimizer.start_averages(model.trainable_variables)
     evaluate = evaluation_lib.evaluator(
         model,
-        batches=data.for_evaluation(
+        batches=lambda host, hosts: data.for_evaluation(
             evaluation,
             recipe,
             # Without gradients a fraction of the memory is enough.
-            batch_size=strategy.num_replicas_in_sync
-            * min(MAX_EVAL_BATCH, 4 * micro_batch),
+            batch_size=replicas
+            * min(MAX_EVAL_BATCH, 4 * replica_batch // parts),
+            share=data.Share(host, hosts),
         ),
         num_examples=len(evaluation),
         class_names=train.class_names,
@@ -121,40 +132,52 @@ def run(
 
     started = time.monotonic()
     try:
-        loop.run(
+        loop.Loop(
             model=model,
             optimizer=optimizer,
             recipe=recipe,
-            batches=lambda first: data.for_training(
-                train, recipe, seed=seed, first_step=first
+            execution=execution,
+            batches=lambda first, skipped: distribution.distribute(
+                strategy,
+                lambda host, hosts: data.for_training(
+                    train,
+                    recipe,
+                    seed=seed,
+                    first_step=first,
+                    skipped=skipped,
+                    share=data.Share(host, hosts),
+                ),
             ),
             evaluate=evaluate_at,
             strategy=strategy,
             workdir=workdir,
-            first_step=first_step,
-            eval_every=eval_every,
-            checkpoint_every=checkpoint_every,
-            micro_batch=micro_batch,
+            state=state,
+            parts=parts,
+            is_chief=is_chief,
             log=log,
-        )
-        # A run that had ended already comes here without a step.
-        if recipe.total_steps not in latest:
-            evaluate_at(recipe.total_steps)
+        ).run()
+        with optimizer_lib.averaged(optimizer, model.trainable_variables):
+            # A run that had ended already comes here without a step.
+            if recipe.total_steps not in latest:
+                evaluate_at(recipe.total_steps)
+            if is_chief:
+                weights.save(workdir.weights, model)
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         _name_the_image(error, train, evaluation)
         raise
     seconds = time.monotonic() - started
     final = latest[recipe.total_steps]
-    _leave(
-        workdir=workdir,
-        recipe=recipe,
-        model=model,
-        train=train,
-        evaluation=evaluation,
-        final=final,
-        export=export,
-        command=command,
-    )
+    if is_chief:
+        _leave(
+            workdir=workdir,
+            recipe=recipe,
+            model=model,
+            train=train,
+            evaluation=evaluation,
+            final=final,
+            export=export,
+            command=command,
+        )
     log(f"training and evaluation took {progress_lib.duration(seconds)}")
     baseline = report.majority_baseline(train, evaluation)
     # A terminal may not know the page's unbreakable space.
@@ -205,8 +228,7 @@ def _leave(
     export: bool,
     command: str,
 ) -> None:
-    """Writes weights, evaluation, SavedModel and report."""
-    weights.save(workdir.weights, model)
+    """Writes evaluation, SavedModel and report."""
     workdir_lib.write_text(
         workdir.evaluation,
         json.dumps(

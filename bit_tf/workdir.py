@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 
 MANIFEST = "MANIFEST.json"
-KEEP_CHECKPOINTS = 2
 # Only names of our own making: the directory may be anybody's.
 _LEFTOVER = re.compile(
     r"\.(recipe\.json|run\.flags|metrics\.jsonl|weights\.npz|evaluation\.json|"

@@ -20,13 +20,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def pytest_configure():
-    # Two logical devices in every test run, or what splits a batch is never
+    # Four logical devices in every test run, or what splits a batch is never
     # tested. Nothing may have used TensorFlow before.
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 4
     )
 
 

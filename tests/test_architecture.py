@@ -10,13 +10,13 @@ import bit_tf
 PACKAGE = pathlib.Path(bit_tf.__file__).parent
 FLOORS = {
     0: "architecture layout zoo labels tensors recipe hyperrule upstream tasks "
-    "fewshot examples estimate progress",
+    "fewshot examples estimate progress execution interruption cluster",
     1: "resnet_v2 losses preprocessing optimizer distribution workdir events "
     "image_file folder npz_file h5_file h5_weights safetensors_file "
     "torch_weights weights_file download",
-    2: "data weights pretrained checkpoint saved_model sources",
+    2: "data weights pretrained checkpoint saved_model sources update",
     3: "evaluation loop report training conversion",
-    4: "program train export convert applications",
+    4: "program train_flags train export convert applications",
 }
 FLOOR_OF = {
     name: floor for floor, names in FLOORS.items() for name in names.split()

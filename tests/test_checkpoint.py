@@ -1,5 +1,6 @@
 """The state of a run comes back as it was, or not at all."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,9 +12,9 @@ from bit_tf import workdir as workdir_lib
 from tests.test_optimizer import RECIPE
 
 
-def build(classes=3, seed=0):
+def build(classes=3, seed=0, rules=RECIPE):
     model = resnet_v2.build("R26x0.5", classes, seed=seed)
-    optimizer = optimizer_lib.build(RECIPE)
+    optimizer = optimizer_lib.build(rules)
     optimizer.build(model.trainable_variables)
     return model, optimizer
 
@@ -29,7 +30,12 @@ def test_the_newest_whole_state_is_restored(tmp_path):
     for step in (1, 2, 3):
         scramble(model.variables, step)
         scramble(optimizer.velocities, 10 + step)
-        checkpoint.save(tmp_path, step=step, model=model, optimizer=optimizer)
+        checkpoint.save(
+            tmp_path,
+            checkpoint.State(step=step),
+            model=model,
+            optimizer=optimizer,
+        )
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "step-00000002",
         "step-00000003",
@@ -38,10 +44,10 @@ def test_the_newest_whole_state_is_restored(tmp_path):
     spoiled.write_bytes(spoiled.read_bytes()[:-1])
     other, fresh = build(seed=1)
     told = []
-    step = checkpoint.restore(
+    state = checkpoint.restore(
         tmp_path, model=other, optimizer=fresh, log=told.append
     )
-    assert step == 2
+    assert state == checkpoint.State(step=2)
     assert int(fresh.iterations.numpy()) == 2
     assert "step-00000003 is damaged" in told[0]
     # What is saved next, at an earlier step, is not taken for old.
@@ -56,25 +62,80 @@ def test_the_newest_whole_state_is_restored(tmp_path):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
-def test_nothing_to_restore_is_step_zero(tmp_path):
+def test_nothing_to_restore_is_said(tmp_path):
     model, optimizer = build()
     for path in (tmp_path / "none", tmp_path):
-        assert checkpoint.restore(path, model=model, optimizer=optimizer) == 0
+        found = checkpoint.restore(path, model=model, optimizer=optimizer)
+        assert found is None
+
+
+def test_newest_states_and_those_of_every_so_many_steps_are_kept(tmp_path):
+    model, optimizer = build()
+    for step in (3, 6, 9, 12, 15, 18):
+        checkpoint.save(
+            tmp_path,
+            checkpoint.State(step=step),
+            model=model,
+            optimizer=optimizer,
+            keep=2,
+            keep_every=6,
+        )
+    kept = sorted(p.name for p in tmp_path.iterdir())
+    assert kept == [f"step-{step:08d}" for step in (6, 12, 15, 18)]
+
+
+def test_only_the_chief_removes_what_is_damaged(tmp_path):
+    model, optimizer = build()
+    checkpoint.save(
+        tmp_path, checkpoint.State(step=4), model=model, optimizer=optimizer
+    )
+    (tmp_path / "step-00000004" / "state.json").write_text("{}")
+    for is_chief in (False, True):
+        assert (tmp_path / "step-00000004").exists()
+        found = checkpoint.restore(
+            tmp_path,
+            model=model,
+            optimizer=optimizer,
+            is_chief=is_chief,
+            log=lambda text: None,
+        )
+        assert found is None
+    assert not (tmp_path / "step-00000004").exists()
+
+
+def test_averages_are_part_of_the_state(tmp_path):
+    rules = dataclasses.replace(RECIPE, ema_decay=0.9)
+    model, optimizer = build(rules=rules)
+    optimizer.start_averages(model.trainable_variables)
+    scramble(optimizer.averages, 5)
+    state = checkpoint.State(
+        step=7, skipped=3, rollbacks=1, loss_scale=512.0, steady_steps=11
+    )
+    checkpoint.save(tmp_path, state, model=model, optimizer=optimizer)
+    other, fresh = build(seed=1, rules=rules)
+    found = checkpoint.restore(tmp_path, model=other, optimizer=fresh)
+    assert found == state
+    for a, b in zip(optimizer.averages, fresh.averages, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 def test_a_half_written_state_is_ignored_and_removed(tmp_path):
     model, optimizer = build()
-    checkpoint.save(tmp_path, step=4, model=model, optimizer=optimizer)
+    state = checkpoint.State(step=4)
+    checkpoint.save(tmp_path, state, model=model, optimizer=optimizer)
     half = tmp_path / ".step-00000009.1.tmp"
     half.mkdir()
     (half / "weights.npz").write_bytes(b"half")
-    assert checkpoint.restore(tmp_path, model=model, optimizer=optimizer) == 4
+    found = checkpoint.restore(tmp_path, model=model, optimizer=optimizer)
+    assert found.step == 4
     assert not half.exists()
 
 
 def test_the_state_is_described_in_plain_json(tmp_path):
     model, optimizer = build()
-    checkpoint.save(tmp_path, step=4, model=model, optimizer=optimizer)
-    state = tmp_path / "step-00000004"
-    assert json.loads((state / "state.json").read_text()) == {"step": 4}
-    assert workdir_lib.verify_directory(state)
+    state = checkpoint.State(step=4)
+    checkpoint.save(tmp_path, state, model=model, optimizer=optimizer)
+    written = tmp_path / "step-00000004"
+    found = json.loads((written / "state.json").read_text())
+    assert found["step"] == 4 and found["skipped"] == 0
+    assert workdir_lib.verify_directory(written)

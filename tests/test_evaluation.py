@@ -95,8 +95,11 @@ def results():
             head.assign(rng.normal(size=head.shape))
         found[name, batch_size] = evaluation_lib.evaluator(
             model,
-            batches=data.for_evaluation(
-                examples, recipe, batch_size=batch_size
+            batches=lambda host, hosts, size=batch_size: data.for_evaluation(
+                examples,
+                recipe,
+                batch_size=size,
+                share=data.Share(host, hosts),
             ),
             num_examples=11,
             class_names=examples.class_names,
@@ -145,7 +148,9 @@ def test_a_lost_example_is_an_error():
     model = resnet_v2.build("R26x0.5", 3)
     evaluate = evaluation_lib.evaluator(
         model,
-        batches=data.for_evaluation(examples, recipe, batch_size=2).take(2),
+        batches=lambda host, hosts: data.for_evaluation(
+            examples, recipe, batch_size=2
+        ).take(2),
         num_examples=5,
         class_names=examples.class_names,
         strategy=tf.distribute.OneDeviceStrategy("CPU:0"),

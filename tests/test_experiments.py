@@ -35,7 +35,7 @@ def test_flagfiles_resolve(path):
         assert f"--crop={recipe.crop}\n" in text
     finally:
         values.unparse_flags()
-        for flag in values.get_flags_for_module("bit_tf.train"):
+        for flag in values.get_flags_for_module("bit_tf.train_flags"):
             flag.unparse()
 
 

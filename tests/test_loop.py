@@ -1,6 +1,9 @@
 """Training: replicas agree, interruptions leave no trace, NaN stops."""
 
+import dataclasses
 import json
+import os
+import signal
 
 import keras
 import numpy as np
@@ -12,15 +15,20 @@ from bit_tf import data
 from bit_tf import distribution
 from bit_tf import estimate
 from bit_tf import events
+from bit_tf import execution as execution_lib
 from bit_tf import hyperrule
+from bit_tf import interruption
 from bit_tf import loop
-from bit_tf import optimizer as optimizer_lib
-from bit_tf import resnet_v2
+from bit_tf import update
 from bit_tf import workdir as workdir_lib
-from tests.test_data import make_examples
+from tests import steps
 from tests.test_data import make_recipe
 
-EXAMPLES = make_examples(20, side=40)
+
+@pytest.fixture(autouse=True, scope="module")
+def small_network():
+    with steps.there_is_r14():
+        yield
 
 
 def recipe(**kwargs):
@@ -34,139 +42,34 @@ def recipe(**kwargs):
             "decay_steps": (6,),
             "base_lr": 0.05,
             "mixup_alpha": 0.2,
+            "ema_decay": 0.5,
             **kwargs,
         }
     )
 
 
-def build(strategy, rules, dtype=None):
-    with strategy.scope():
-        model = resnet_v2.build("R26x0.5", 3, seed=0, dtype=dtype)
-        optimizer = optimizer_lib.build(rules)
-        optimizer.build(model.trainable_variables)
-    return model, optimizer
+def run(
+    path,
+    *,
+    stop=None,
+    name="one_device",
+    spoil=None,
+    execution=None,
+    lines=None,
+    **kwargs,
+):
+    """Runs the loop as the program does.
 
-
-def train(name, dtype, micro_batch=None):
-    """Ten steps; returns the weights by path."""
-    rules = recipe()
-    strategy = distribution.build(name)
-    model, optimizer = build(strategy, rules, dtype)
-    steps = loop.train_steps(
-        model,
-        optimizer,
-        batch_size=4,
-        strategy=strategy,
-        micro_batch=micro_batch,
-    )
-    batches = data.for_training(EXAMPLES, rules, seed=0)
-    iterator = iter(distribution.distribute(strategy, batches))
-    for _ in range(10):
-        steps(iterator, tf.constant(1, tf.int64))
-    return {
-        v.path: keras.ops.convert_to_numpy(v)
-        for v in model.variables + optimizer.velocities
-    }
-
-
-@pytest.fixture(scope="module")
-def one():
-    return train("one_device", "float64")
-
-
-@pytest.mark.parametrize(
-    ("name", "micro_batch"),
-    [("mirrored", None), ("one_device", 2), ("mirrored", 1)],
-)
-def test_devices_and_parts_add_up_to_the_same_ten_steps(one, name, micro_batch):
-    assert distribution.build("mirrored").num_replicas_in_sync == 2
-    two = train(name, "float64", micro_batch)
-    fresh = build(distribution.build("one_device"), recipe(), "float64")[0]
-    moved = 0.0
-    for v in fresh.variables:
-        moved = max(moved, np.abs(v.numpy() - one[v.path]).max())
-    assert moved > 1e-2
-    # The float64 policy: summation order is all that differs, 1e-12 seen in
-    # weights; in velocities, which are not scaled by the rate, 1e-10.
-    for path, value in one.items():
-        allowed = 1e-10 if path.startswith("resnet/") else 1e-8
-        np.testing.assert_allclose(value, two[path], rtol=0, atol=allowed)
-
-
-def first_gradients(name):
-    """The velocity after one step without decay is the gradient."""
-    rules = recipe(warmup_steps=0, mixup_alpha=0.0)
-    strategy = distribution.build(name)
-    model, optimizer = build(strategy, rules)
-    rng = np.random.default_rng(0)
-    head = model.get_layer("head").conv.kernel
-    # A zero head would stop every gradient but its own.
-    head.assign(rng.normal(size=head.shape) * 0.01)
-    steps = loop.train_steps(model, optimizer, batch_size=4, strategy=strategy)
-    batches = data.for_training(EXAMPLES, rules, seed=0)
-    steps(
-        iter(distribution.distribute(strategy, batches)),
-        tf.constant(1, tf.int64),
-    )
-    return [keras.ops.convert_to_numpy(v) for v in optimizer.velocities]
-
-
-def test_first_gradients_in_float32_agree():
-    for one, two in zip(
-        first_gradients("one_device"), first_gradients("mirrored"), strict=True
-    ):
-        norm = np.linalg.norm(one)
-        assert norm > 0
-        assert np.linalg.norm(one - two) <= 1e-5 * norm
-
-
-def clipped_step(name, clip_norm, micro_batch=None):
-    """The velocities after one step, and the norm of all of them."""
-    rules = recipe(warmup_steps=0, mixup_alpha=0.0)
-    strategy = distribution.build(name)
-    model, optimizer = build(strategy, rules, "float64")
-    steps = loop.train_steps(
-        model,
-        optimizer,
-        batch_size=4,
-        strategy=strategy,
-        micro_batch=micro_batch,
-        clip_norm=clip_norm,
-    )
-    batches = data.for_training(EXAMPLES, rules, seed=0)
-    steps(
-        iter(distribution.distribute(strategy, batches)),
-        tf.constant(1, tf.int64),
-    )
-    found = [keras.ops.convert_to_numpy(v) for v in optimizer.velocities]
-    return found, np.sqrt(sum((v**2).sum() for v in found))
-
-
-def test_the_gradient_of_the_whole_batch_is_clipped():
-    free, norm = clipped_step("one_device", 0.0)
-    assert norm > 0.1
-    for name, micro_batch in (
-        ("one_device", None),
-        ("mirrored", None),
-        ("mirrored", 1),
-    ):
-        short, found = clipped_step(name, norm / 4, micro_batch)
-        assert found == pytest.approx(norm / 4, rel=1e-9)
-        for a, b in zip(free, short, strict=True):
-            np.testing.assert_allclose(b, a / 4, rtol=0, atol=1e-9)
-        # One that is short enough stays as it is.
-        _, found = clipped_step(name, norm * 2, micro_batch)
-        assert found == pytest.approx(norm, rel=1e-9)
-
-
-def run(path, *, stop=None, checkpoint_every=2, name="one_device", **kwargs):
-    """Runs the loop as the program does; `stop` raises at that evaluation."""
+    Args:
+        stop: the evaluation at which it is interrupted.
+        spoil: batches whose images are not finite.
+    """
     rules = recipe(**kwargs)
-    strategy = distribution.build(name)
-    model, optimizer = build(strategy, rules)
+    strategy = distribution.build(name, ["CPU:0", "CPU:1"])
+    model, optimizer = steps.build(strategy, rules)
     workdir = workdir_lib.Workdir(path)
     workdir.path.mkdir(exist_ok=True)
-    lines = []
+    lines = [] if lines is None else lines
 
     def evaluate(step):
         if step == stop:
@@ -179,25 +82,47 @@ def run(path, *, stop=None, checkpoint_every=2, name="one_device", **kwargs):
             "examples": 2,
         }
 
-    first = checkpoint.restore(
+    def batches(first, skipped):
+        def of_host(host, hosts):
+            dataset = data.for_training(
+                steps.EXAMPLES,
+                rules,
+                seed=0,
+                first_step=first,
+                skipped=skipped,
+                share=data.Share(host, hosts),
+            )
+            if spoil is None:
+                return dataset
+            bad = tf.constant(spoil, tf.int64)
+            return dataset.enumerate(first + skipped).map(
+                lambda batch, contents: (
+                    tf.where(tf.reduce_any(bad == batch), np.nan, contents[0]),
+                    contents[1],
+                )
+            )
+
+        return distribution.distribute(strategy, of_host)
+
+    state = checkpoint.restore(
         workdir.checkpoints, model=model, optimizer=optimizer
     )
-    loop.run(
+    loop.Loop(
         model=model,
         optimizer=optimizer,
         recipe=rules,
-        batches=lambda step: data.for_training(
-            EXAMPLES, rules, seed=0, first_step=step
+        execution=execution_lib.Execution(
+            **{"eval_every": 3, "checkpoint_every": 2, **(execution or {})}
         ),
+        batches=batches,
         evaluate=evaluate,
         strategy=strategy,
         workdir=workdir,
-        first_step=first,
-        eval_every=3,
-        checkpoint_every=checkpoint_every,
+        state=state or checkpoint.State(),
         log=lines.append,
-    )
+    ).run()
     weights = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    first = state.step if state else 0
     return weights, workdir_lib.read_metrics(path), lines, first
 
 
@@ -247,9 +172,8 @@ def test_a_run_can_continue_on_other_devices(whole, tmp_path):
         assert np.linalg.norm(a - b) <= 0.02 * max(np.linalg.norm(a), 1)
 
 
-def test_several_steps_a_call_equal_single_ones(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.distribution, "has_accelerator", lambda _: True)
-    weights, rows, _, _ = run(tmp_path / "run")
+def test_several_steps_a_call_equal_single_ones(whole, tmp_path):
+    weights, rows, _, _ = run(tmp_path / "run", execution={"steps_per_call": 4})
     for a, b in zip(whole[0], weights, strict=True):
         np.testing.assert_array_equal(a, b)
     assert [r["step"] for r in rows] == [r["step"] for r in whole[1]]
@@ -257,11 +181,99 @@ def test_several_steps_a_call_equal_single_ones(whole, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_and_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="not finite.*lower --base_lr"):
-        run(tmp_path / "run", base_lr=1e30, warmup_steps=0, checkpoint_every=1)
+        run(
+            tmp_path / "run",
+            base_lr=1e30,
+            warmup_steps=0,
+            execution={"checkpoint_every": 1},
+        )
     for state in (tmp_path / "run" / "checkpoints").glob("step-*"):
         with np.load(state / "weights.npz") as stored:
             for key in stored.files:
                 assert np.isfinite(stored[key]).all()
+
+
+def test_data_that_is_not_finite_is_passed_over(tmp_path):
+    rollback = {"nan_policy": "rollback", "checkpoint_every": 4}
+    weights, rows, lines, _ = run(
+        tmp_path / "run", spoil=[5], execution=rollback
+    )
+    assert [row["step"] for row in rows if "train_loss" in row] == list(
+        range(1, 11)
+    )
+    assert any("not finite at step 6" in line for line in lines)
+    (said,) = [line for line in lines if "rolling back" in line]
+    assert said == "rolling back to step 4, past 2 batches (1 of 3 times)"
+    assert all(np.isfinite(w).all() for w in weights)
+    # Who is interrupted afterwards passes over the same data.
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "again", spoil=[5], stop=9, execution=rollback)
+    again, _, lines, first = run(
+        tmp_path / "again", spoil=[5], execution=rollback
+    )
+    assert first == 8 and not any("rolling" in line for line in lines)
+    for a, b in zip(weights, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_rolls_back_to_its_start_and_only_three_times(tmp_path):
+    with pytest.raises(loop.NotFiniteError, match="after 3 rollbacks") as end:
+        run(
+            tmp_path / "run",
+            spoil=list(range(20)),
+            execution={"nan_policy": "rollback"},
+        )
+    assert end.value.exit_code == 3
+
+
+def test_asked_to_end_it_saves_the_step_and_continues(whole, tmp_path):
+    rules = {"checkpoint_every": 100}
+
+    class Asks(list):
+        """A log that asks this process to end when it is first written."""
+
+        def append(self, line):
+            super().append(line)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(interruption.StoppedError) as stopped:
+        run(tmp_path / "run", lines=Asks(), execution=rules)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert stopped.value.number == signal.SIGTERM
+    # Asked at the evaluation of step 3, it made one step more.
+    assert stopped.value.step == 4
+    weights, _, _, first = run(tmp_path / "run", execution=rules)
+    assert first == 4
+    for a, b in zip(whole[0], weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_float16_halves_its_scale_where_it_overflows(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOSS_SCALE_STEPS", 3)
+    reports = iter([1, 1, 0, 0, 0, 0])
+
+    made = update.compiled
+
+    def compiled(*args, **kwargs):
+        assert kwargs["loss_scaling"]
+        real = made(*args, **kwargs)
+
+        def steps(*given, **options):
+            report = real(*given, **options)
+            return dataclasses.replace(report, held=next(reports, 0))
+
+        return steps
+
+    monkeypatch.setattr(loop.update, "compiled", compiled)
+    _, rows, _, _ = run(
+        tmp_path / "run",
+        total_steps=6,
+        decay_steps=(),
+        execution={"precision": "mixed_float16"},
+    )
+    scales = [row["loss_scale"] for row in rows if "loss_scale" in row]
+    assert scales == [2**14, 2**13, 2**13, 2**13, 2**14, 2**14]
 
 
 def test_a_long_run_is_told_how_to_be_short():
@@ -278,18 +290,6 @@ def test_a_long_run_is_told_how_to_be_short():
     *_, (flags, seconds) = estimate.shortcuts(rules, 6000.0)
     assert flags == "--crop=128 --batch_size=64 --total_steps=14"
     assert seconds == pytest.approx(14 * 6000 / 72)
-
-
-def test_parts_fit_into_memory():
-    def size(name, crop, batch=512):
-        return loop.micro_batch_size(name, crop=crop, replica_batch=batch)
-
-    assert size("R26x0.5", 32) == 512
-    assert 512 % size("R26x0.5", 384) == 0
-    assert size("R26x0.5", 384) < 32
-    assert size("R152x4", 480) == 1
-    assert size("R26x0.5", 384, batch=7) == 7
-    assert size("R50x1", 384, batch=7) == 1
 
 
 def test_events_are_scalars_that_tensorboard_reads(tmp_path):
@@ -309,8 +309,9 @@ def test_events_are_scalars_that_tensorboard_reads(tmp_path):
 
 
 def test_a_batch_that_does_not_divide_is_refused():
+    two = distribution.build("mirrored", ["CPU:0", "CPU:1"])
     with pytest.raises(ValueError, match="multiples of 2"):
-        distribution.check_batch_size(distribution.build("mirrored"), 5)
+        distribution.check_batch_size(two, 5)
 
 
 def test_an_unknown_strategy_is_refused():

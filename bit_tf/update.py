@@ -1,0 +1,219 @@
+"""One update of the weights: all replicas, all parts of the batch, compiled."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from bit_tf import losses
+from bit_tf import optimizer as optimizer_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What happened in some updates, over all replicas.
+
+    Args:
+        loss: sum over the examples, nats.
+        correct: how many examples were right.
+        held: updates that were held back, as their loss or gradient was not
+            finite; they changed nothing.
+        asked: of how many replicas the host was asked to end, times updates.
+    """
+
+    loss: float
+    correct: int
+    held: int
+    asked: int
+
+
+def compiled(
+    model: keras.Model,
+    optimizer: optimizer_lib.Momentum,
+    *,
+    batch_size: int,
+    strategy: tf.distribute.Strategy,
+    parts: int = 1,
+    loss_name: str = "softmax",
+    clip_norm: float = 0.0,
+    loss_scaling: bool = False,
+    jit_compile: bool = False,
+) -> Callable[..., Report]:
+    """Compiles the update: a cross-entropy averaged over the batch.
+
+    Args:
+        model: built in the strategy's scope.
+        optimizer: built for the model's trainable variables; it sums the
+            gradients of the replicas.
+        batch_size: examples per update over all replicas.
+        strategy: which devices share each batch.
+        parts: in how many a replica computes its share of the batch, which
+            they divide.
+        loss_name: one of `recipe.LOSSES`.
+        clip_norm: the gradient of the whole batch is shortened to this norm;
+            0 for never.
+        loss_scaling: whether the loss is multiplied by a scale before it is
+            differentiated, so that float16 does not lose small gradients.
+        jit_compile: whether XLA compiles forward and backward pass.
+
+    Returns:
+        A function of (iterator over distributed batches, number of updates,
+        loss scale, whether this host was asked to end).
+    """
+    replica_step = of_replica(
+        model,
+        optimizer,
+        batch_size=batch_size,
+        parts=parts,
+        loss_name=loss_name,
+        clip_norm=clip_norm,
+        loss_scaling=loss_scaling,
+        jit_compile=jit_compile,
+    )
+
+    def step(iterator, loss_scale, asked):
+        images, labels = next(iterator)
+        rows = strategy.run(
+            replica_step, args=(images, labels, loss_scale, asked)
+        )
+        return strategy.reduce("SUM", rows, axis=None)
+
+    @tf.function
+    def several_steps(iterator, count, loss_scale, asked):
+        total = tf.zeros((4,), tf.float64)
+        for _ in tf.range(count):
+            total += step(iterator, loss_scale, asked)
+        return total
+
+    one_step = tf.function(step)
+    replicas = strategy.num_replicas_in_sync
+
+    def steps(
+        iterator, count: int, *, loss_scale: float = 1.0, asked: bool = False
+    ) -> Report:
+        scale = tf.constant(loss_scale, tf.float32)
+        wish = tf.constant(float(asked), tf.float64)
+        if parts == 1:
+            total = several_steps(iterator, tf.constant(count), scale, wish)
+        else:
+            # A loop of steps around the loop of parts trips over a bug of
+            # TensorFlow's graph optimiser, which leaks temporary variables
+            # there. Such steps are long; the host may as well call each.
+            total = sum(one_step(iterator, scale, wish) for _ in range(count))
+        loss, correct, held, asked = (float(x) for x in total)
+        return Report(
+            loss, round(correct), round(held / replicas), round(asked)
+        )
+
+    return steps
+
+
+def of_replica(
+    model: keras.Model,
+    optimizer: optimizer_lib.Momentum,
+    *,
+    batch_size: int,
+    parts: int = 1,
+    loss_name: str = "softmax",
+    clip_norm: float = 0.0,
+    loss_scaling: bool = False,
+    jit_compile: bool = False,
+) -> Callable:
+    """Returns what each replica does in an update; see `compiled`.
+
+    Returns:
+        A function of (images, labels, loss scale, asked), called within
+        `strategy.run`, that returns (4,) float64: sum of losses, correct
+        examples, whether the update was held back, and `asked` again.
+    """
+
+    def forward_backward(images, labels, loss_scale):
+        """Returns the sum of losses, the correct ones, and gradients."""
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            labels = tf.cast(labels, logits.dtype)
+            loss = tf.reduce_sum(losses.per_example(loss_name, labels, logits))
+            share = loss / tf.cast(batch_size, loss.dtype)
+            if loss_scaling:
+                share *= tf.cast(loss_scale, loss.dtype)
+        gradients = tape.gradient(
+            share, [w.value for w in model.trainable_variables]
+        )
+        correct = tf.reduce_sum(
+            tf.cast(losses.hits(labels, logits), tf.float64)
+        )
+        return tf.cast(loss, tf.float64), correct, gradients
+
+    def sized(tensor, size):
+        """Gives a slice the size that XLA wants to know."""
+        return tf.ensure_shape(tensor, (size, *tensor.shape[1:]))
+
+    def in_parts(compute, images, labels, loss_scale):
+        size = images.shape[0] // parts
+        loss, correct = tf.zeros((), tf.float64), tf.zeros((), tf.float64)
+        gradients = [
+            tf.zeros(w.shape, w.dtype) for w in model.trainable_variables
+        ]
+        for part in tf.range(parts):
+            # One after the other, or nothing would be saved.
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            own = slice(part * size, (part + 1) * size)
+            more = compute(
+                sized(images[own], size), sized(labels[own], size), loss_scale
+            )
+            loss += more[0]
+            correct += more[1]
+            gradients = [a + b for a, b in zip(gradients, more[2], strict=True)]
+        return loss, correct, gradients
+
+    def step(images, labels, loss_scale, asked):
+        replica = tf.distribute.get_replica_context()
+        # Several workers' batches come without one.
+        size = batch_size // replica.num_replicas_in_sync
+        images, labels = sized(images, size), sized(labels, size)
+        compute = forward_backward
+        if jit_compile:
+            # A function of its own per replica: one that is shared would hold
+            # the variables of the first.
+            compute = tf.function(forward_backward, jit_compile=True)
+        if parts == 1:
+            loss, correct, gradients = compute(images, labels, loss_scale)
+        else:
+            loss, correct, gradients = in_parts(
+                compute, images, labels, loss_scale
+            )
+        if loss_scaling:
+            # A power of two, which divides without rounding.
+            gradients = [g / tf.cast(loss_scale, g.dtype) for g in gradients]
+        # A sum is finite only if all of it is, and reads each number once.
+        sums = [tf.cast(tf.reduce_sum(g), tf.float64) for g in gradients]
+        finite = tf.reduce_all(tf.math.is_finite(tf.stack([loss, *sums])))
+        # One replica's trouble is everybody's: all hold back or none does.
+        troubled = replica.all_reduce("SUM", tf.cast(~finite, tf.float32))
+        if clip_norm:
+            gradients = _clip(replica, gradients, clip_norm)
+        optimizer.hold = troubled > 0
+        optimizer.apply_gradients(
+            zip(gradients, model.trainable_variables, strict=True)
+        )
+        return tf.stack(
+            [loss, correct, tf.cast(optimizer.hold, tf.float64), asked]
+        )
+
+    return step
+
+
+def _clip(replica, gradients, norm: float):
+    """Shortens the gradient of the whole batch.
+
+    Only the sum over the replicas has a norm worth looking at. The optimizer
+    sums again, so each replica is left with an equal share.
+    """
+    gradients = replica.all_reduce("SUM", gradients)
+    # In float64: the squares of a hundred million numbers.
+    squares = [tf.reduce_sum(tf.cast(g, tf.float64) ** 2) for g in gradients]
+    found = tf.sqrt(tf.add_n(squares))
+    factor = tf.minimum(tf.constant(norm, tf.float64) / found, 1.0)
+    factor /= tf.cast(replica.num_replicas_in_sync, tf.float64)
+    return [g * tf.cast(factor, g.dtype) for g in gradients]

@@ -1,0 +1,264 @@
+"""An update is the same however it is divided, and never half made."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bit_tf import distribution
+from bit_tf import update
+from tests import cluster_ports
+from tests import steps
+from tests.conftest import ROOT
+
+CPUS = ("CPU:0", "CPU:1", "CPU:2", "CPU:3")
+
+
+def devices(count):
+    if count == 1:
+        return distribution.build("one_device")
+    return distribution.build("mirrored", CPUS[:count])
+
+
+@pytest.fixture(scope="module")
+def one():
+    return steps.train(
+        devices(1), rules=steps.recipe(**steps.EVERYTHING), count=20
+    )
+
+
+@pytest.fixture(scope="module")
+def first_gradients():
+    return steps.train(
+        devices(1), rules=steps.first_step(), count=1, dtype=None, head=0.01
+    )
+
+
+def assert_same_twenty_steps(one, two):
+    # The float64 policy: the order of sums is all that differs.
+    assert steps.largest_difference(one, two, "losses") < 1e-10
+    np.testing.assert_array_equal(one["correct"], two["correct"])
+    for kind in ("weight", "average"):
+        assert steps.largest_difference(one, two, kind) < 1e-10
+    # Which are not scaled by the rate.
+    assert steps.largest_difference(one, two, "velocity") < 1e-8
+
+
+def assert_same_gradients(one, two):
+    for key in one:
+        if key.startswith("velocity"):
+            norm = np.linalg.norm(one[key])
+            assert norm > 0
+            assert np.linalg.norm(one[key] - two[key]) <= 1e-5 * norm, key
+
+
+@pytest.mark.parametrize(
+    ("count", "kwargs"),
+    [
+        (1, {"parts": 4}),
+        (2, {}),
+        (1, {"jit_compile": True, "parts": 2, "remat": True}),
+        pytest.param(4, {"parts": 2}, marks=pytest.mark.slow),
+        pytest.param(
+            2, {"jit_compile": True, "remat": True}, marks=pytest.mark.slow
+        ),
+    ],
+    ids=str,
+)
+def test_however_divided_twenty_steps_are_the_same(one, count, kwargs):
+    strategy = devices(count)
+    assert strategy.num_replicas_in_sync == count
+    rules = steps.recipe(**steps.EVERYTHING)
+    assert_same_twenty_steps(
+        one, steps.train(strategy, rules=rules, count=20, **kwargs)
+    )
+
+
+def test_the_twenty_steps_move_everything(one):
+    start, _ = steps.build(devices(1), steps.recipe(), dtype="float64")
+    for v in start.trainable_variables:
+        value = keras.ops.convert_to_numpy(v)
+        assert np.abs(one[f"weight/{v.path}"] - value).max() > 1e-5
+        # The average follows behind.
+        behind = np.abs(one[f"average/{v.path}"] - value).max()
+        assert behind > 0
+    assert len(set(one["losses"])) == 20
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_first_gradients_in_float32_agree(first_gradients, count):
+    found = steps.train(
+        devices(count), rules=steps.first_step(), count=1, dtype=None, head=0.01
+    )
+    assert_same_gradients(first_gradients, found)
+
+
+def test_two_processes_are_two_devices(one, first_gradients, tmp_path):
+    workers = [f"127.0.0.1:{port}" for port in cluster_ports.free(2)]
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.steps"),
+                *(str(tmp_path / f"{index}.npz"), str(index), *workers),
+            ],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+        )
+        for index in range(2)
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors.decode()[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+    for index in range(2):
+        with np.load(tmp_path / f"{index}.npz") as stored:
+            found = {key: stored[key] for key in stored.files}
+        for name, compare, wanted in (
+            ("float64", assert_same_twenty_steps, one),
+            ("float32", assert_same_gradients, first_gradients),
+        ):
+            compare(
+                wanted,
+                {
+                    key.removeprefix(f"{name}:"): value
+                    for key, value in found.items()
+                    if key.startswith(f"{name}:")
+                },
+            )
+
+
+def test_several_steps_a_call_are_single_ones():
+    rules = steps.recipe()
+    found = []
+    for calls in ([1] * 6, [4, 2]):
+        model, optimizer = steps.build(devices(1), rules)
+        run = update.compiled(
+            model, optimizer, batch_size=8, strategy=devices(1)
+        )
+        iterator = steps.batches(devices(1), rules)
+        reports = [run(iterator, count) for count in calls]
+        found.append(
+            (
+                [keras.ops.convert_to_numpy(v) for v in model.variables],
+                sum(r.correct for r in reports),
+                sum(r.loss for r in reports),
+            )
+        )
+    for a, b in zip(found[0][0], found[1][0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert found[0][1] == found[1][1]
+    assert found[0][2] == pytest.approx(found[1][2], rel=1e-12)
+
+
+def clipped(count, clip_norm, parts=1):
+    """The velocities after one step, and the norm of all of them."""
+    rules = steps.recipe(warmup_steps=0, clip_norm=clip_norm)
+    found = steps.train(
+        devices(count), rules=rules, count=1, parts=parts, head=0.1
+    )
+    found = {k: v for k, v in found.items() if k.startswith("velocity")}
+    return found, np.sqrt(sum((v**2).sum() for v in found.values()))
+
+
+def test_the_gradient_of_the_whole_batch_is_clipped():
+    free, norm = clipped(1, 0.0)
+    assert norm > 0.1
+    short, found = clipped(2, norm / 4, parts=2)
+    assert found == pytest.approx(norm / 4, rel=1e-9)
+    for key, value in free.items():
+        np.testing.assert_allclose(short[key], value / 4, rtol=0, atol=1e-9)
+    # One that is short enough stays as it is.
+    _, found = clipped(1, norm * 2)
+    assert found == pytest.approx(norm, rel=1e-9)
+
+
+@pytest.mark.parametrize(("count", "where"), [(1, "gradient"), (2, "images")])
+def test_an_update_that_is_not_finite_changes_nothing(count, where):
+    strategy = devices(count)
+    rules = steps.recipe(
+        weight_decay=0.1, weight_decay_kind="decoupled", ema_decay=0.5
+    )
+    model, optimizer = steps.build(strategy, rules)
+    run = update.compiled(model, optimizer, batch_size=8, strategy=strategy)
+
+    def state():
+        return [
+            keras.ops.convert_to_numpy(v)
+            for v in (
+                *model.trainable_variables,
+                *optimizer.velocities,
+                *optimizer.averages,
+            )
+        ]
+
+    first = steps.batches(strategy, rules)
+    for _ in range(3):
+        assert run(first, 1).held == 0
+    before = state()
+    # One image of one replica is spoiled.
+    spoiled = np.zeros((8, 32, 32, 3), np.float32)
+    spoiled[0] = np.nan if where == "images" else 3e38
+    labels = np.eye(3, dtype=np.float32)[np.zeros(8, int)]
+    data = tf.data.Dataset.from_tensors((spoiled, labels)).repeat()
+    report = run(iter(distribution.distribute(strategy, lambda *_: data)), 1)
+    assert report.held == 1
+    for a, b in zip(before, state(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # And training goes on.
+    assert run(first, 1).held == 0
+    assert any((a != b).any() for a, b in zip(before, state(), strict=True))
+
+
+def test_float16_needs_its_loss_scale_and_gets_its_gradients():
+    found = {}
+    start = steps.build(devices(1), steps.first_step())[0].get_weights()
+    # The head's kernel: gradients of 1e-9, which float16 does not have.
+    start[-2] = np.random.default_rng(0).normal(size=start[-2].shape) * 1e-7
+    for dtype, scales in (
+        ("float64", (1.0,)),
+        ("mixed_float16", (2.0**20, 1.0)),
+    ):
+        rules = steps.first_step()
+        model, optimizer = steps.build(devices(1), rules, dtype=dtype)
+        run = update.compiled(
+            model,
+            optimizer,
+            batch_size=8,
+            strategy=devices(1),
+            loss_scaling=len(scales) > 1,
+        )
+        for scale in scales:
+            model.set_weights(start)
+            for v in optimizer.velocities:
+                v.assign(np.zeros(v.shape))
+            run(steps.batches(devices(1), rules), 1, loss_scale=scale)
+            found[scale, dtype] = [
+                keras.ops.convert_to_numpy(v) for v in optimizer.velocities
+            ]
+
+    def error(scale):
+        pairs = zip(
+            found[scale, "mixed_float16"], found[1.0, "float64"], strict=True
+        )
+        return np.median(
+            [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs]
+        )
+
+    assert error(2.0**20) < 0.1
+    assert error(1.0) > 0.5
+
+
+def test_a_worker_that_was_asked_to_end_is_heard():
+    strategy = devices(2)
+    rules = steps.recipe()
+    model, optimizer = steps.build(strategy, rules)
+    run = update.compiled(model, optimizer, batch_size=8, strategy=strategy)
+    iterator = steps.batches(strategy, rules)
+    assert run(iterator, 2).asked == 0
+    assert run(iterator, 1, asked=True).asked > 0
