@@ -4,14 +4,11 @@ import dataclasses
 import json
 import re
 import socket
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
 CONNECT_SECONDS = 2.0
-SAY_EVERY_SECONDS = 15.0
 # Of a job's number, so that two jobs of one machine do not meet.
 SLURM_FIRST_PORT, SLURM_PORTS = 20_000, 20_000
 
@@ -56,13 +53,41 @@ class Cluster:
     def is_chief(self) -> bool:
         return self.index == 0
 
-    def missing(self) -> list[str]:
-        """Returns the other workers that nobody answers for, as text."""
-        return [
-            f"worker {index} ({address})"
+    def named(self, indices: Iterable[int]) -> str:
+        """Returns e.g. "worker 1 (host:port), worker 3 (host:port)"."""
+        return ", ".join(
+            f"worker {i} ({self.workers[i]})" for i in sorted(set(indices))
+        )
+
+    def gone(self, error: str) -> str:
+        """Returns the workers whose end an error of TensorFlow's is about.
+
+        Those that nobody answers for; otherwise those that the text names, as
+        a process that hangs still answers.
+
+        Args:
+            error: the text.
+
+        Returns:
+            See `named`; "" if it is about nobody's end.
+        """
+        silent = [
+            index
             for index, address in enumerate(self.workers)
             if index != self.index and not _answers(address)
         ]
+        if silent:
+            return self.named(silent)
+        named = {
+            int(number)
+            for number in re.findall(
+                r"/job:worker/(?:replica:\d+/)?task:(\d+)", error
+            )
+        } - {self.index}
+        if not named and "CoordinationService" in error:
+            # Which the chief runs.
+            named = {0} - {self.index}
+        return self.named(named & set(range(len(self.workers))))
 
 
 def _answers(address: str) -> bool:
@@ -191,54 +216,3 @@ def expand_nodes(text: str) -> list[str]:
     if not nodes:
         raise ValueError(f"node list {text!r}")
     return nodes
-
-
-class Patience:
-    """Says for whom a worker waits while it joins the others, and gives up.
-
-    Joining blocks in native code, which no signal of Python's reaches: a
-    thread keeps watch.
-
-    Args:
-        cluster: who should come.
-        seconds: after which to give up.
-        log: called with lines for the user.
-        give_up: called with the last line; should end the process.
-    """
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        *,
-        seconds: float,
-        log: Callable[[str], None],
-        give_up: Callable[[str], None],
-    ):
-        self._cluster = cluster
-        self._seconds = seconds
-        self._log = log
-        self._give_up = give_up
-        self._joined = threading.Event()
-
-    def __enter__(self) -> "Patience":
-        threading.Thread(target=self._watch, daemon=True).start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._joined.set()
-
-    def _watch(self) -> None:
-        end = time.monotonic() + self._seconds
-        while True:
-            left = end - time.monotonic()
-            if self._joined.wait(min(SAY_EVERY_SECONDS, max(left, 0))):
-                return
-            missing = ", ".join(self._cluster.missing()) or "the others"
-            if time.monotonic() >= end:
-                self._give_up(
-                    f"{missing} did not come within {self._seconds:.0f} s: "
-                    "start all workers with the same flags, each with its own "
-                    "index."
-                )
-                return
-            self._log(f"waiting for {missing}")

@@ -154,26 +154,13 @@ def distribute(
 
 def barrier(strategy: tf.distribute.Strategy) -> None:
     """Returns when all workers have come here."""
+
+    @tf.function
+    def count():
+        return strategy.reduce("SUM", strategy.run(lambda: tf.ones(())), None)
+
     if num_hosts(strategy) > 1:
-        one = tf.ones(())
-        strategy.reduce("SUM", strategy.run(lambda: one), axis=None).numpy()
-
-
-def agree(strategy: tf.distribute.Strategy, number: int) -> bool:
-    """Returns whether all workers came here with the same number.
-
-    Args:
-        strategy: whose workers are asked.
-        number: 0 to 2**52.
-    """
-    if num_hosts(strategy) == 1:
-        return True
-    mine = tf.constant(number, tf.float64)
-    mean = strategy.reduce("MEAN", strategy.run(lambda: mine), axis=None)
-    spread = strategy.reduce(
-        "SUM", strategy.run(lambda: tf.abs(mine - mean)), axis=None
-    )
-    return float(spread) == 0
+        count().numpy()
 
 
 def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> None:

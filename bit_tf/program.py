@@ -173,11 +173,11 @@ def among_workers(cluster: cluster_lib.Cluster | None) -> Iterator[None]:
         )
         if cluster is None or not is_tensorflow:
             raise
-        missing = ", ".join(cluster.missing())
-        if not missing:
+        gone = cluster.gone(str(error))
+        if not gone:
             raise
         exit_at_once(
-            f"{missing} is gone. Start all workers again with the same flags: "
+            f"{gone} is gone. Start all workers again with the same flags: "
             "they continue from the newest saved state."
         )
 

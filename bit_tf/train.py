@@ -24,6 +24,7 @@ from bit_tf import hyperrule
 from bit_tf import program
 from bit_tf import progress as progress_lib
 from bit_tf import recipe as recipe_lib
+from bit_tf import rendezvous
 from bit_tf import sources
 from bit_tf import tasks
 from bit_tf import train_flags as given
@@ -91,9 +92,11 @@ def main() -> None:
             workdir.claim(identity, flags_given)
             workdir_lib.remove_leftovers(workdir.path)
             program.say(recipe_lib.table(recipe))
+        _meet(cluster, identity)
         # TensorFlow takes seconds to import: everything that can be wrong
         # without it has been looked at by now.
         with program.quiet_import():
+            from bit_tf import distribution
             from bit_tf import training
 
         execution = dataclasses.replace(
@@ -109,7 +112,9 @@ def main() -> None:
                 model_name=model_name,
                 train=train,
                 evaluation=evaluation,
-                strategy=_strategy(cluster, identity),
+                strategy=distribution.build(
+                    given.STRATEGY.value, cluster=cluster, tpu=given.TPU.value
+                ),
                 seed=given.SEED.value,
                 init_from=init_file,
                 is_chief=is_chief,
@@ -137,37 +142,21 @@ def _execution() -> execution_lib.Execution:
     )
 
 
-def _strategy(cluster: cluster_lib.Cluster | None, identity: dict):
-    """Returns the strategy, for several workers once all have come.
-
-    Raises:
-        ValueError: there is nothing of the kind that was asked for, or the
-            workers were not asked for the same run.
-    """
-    from bit_tf import distribution
-
-    name, tpu = given.STRATEGY.value, given.TPU.value
+def _meet(cluster: cluster_lib.Cluster | None, identity: dict) -> None:
+    """Waits for the other workers, who should have been given this run."""
     if cluster is None:
-        return distribution.build(name, tpu=tpu)
+        return
     program.say(
         f"worker {cluster.index} of {len(cluster.workers)}, at "
         f"{cluster.workers[cluster.index]}"
     )
-    with cluster_lib.Patience(
+    text = json.dumps(identity, sort_keys=True).encode()
+    rendezvous.meet(
         cluster,
+        run=hashlib.sha256(text).hexdigest(),
         seconds=given.WORKER_TIMEOUT.value,
         log=program.say,
-        give_up=program.exit_at_once,
-    ):
-        strategy = distribution.build(name, cluster=cluster, tpu=tpu)
-        text = json.dumps(identity, sort_keys=True).encode()
-        digest = int.from_bytes(hashlib.sha256(text).digest()[:5], "big")
-        if not distribution.agree(strategy, digest):
-            raise ValueError(
-                "the workers were not given the same run: start all of them "
-                "with the same flags and the same images."
-            )
-    return strategy
+    )
 
 
 def _where(workdir: workdir_lib.Workdir) -> str:

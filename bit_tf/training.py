@@ -178,6 +178,8 @@ def run(
             export=export,
             command=command,
         )
+    # Who ends first would be missed by those who still write.
+    distribution.barrier(strategy)
     log(f"training and evaluation took {progress_lib.duration(seconds)}")
     baseline = report.majority_baseline(train, evaluation)
     # A terminal may not know the page's unbreakable space.

@@ -1,0 +1,195 @@
+"""Two workers as a user starts them, and what becomes of one alone."""
+
+import pathlib
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from bit_tf import workdir as workdir_lib
+from tests import cluster_ports
+from tests import programs
+
+FLAGS = (
+    "--dataset=builtin:patches",
+    "--examples_per_class=4",
+    "--noexport",
+    "--model=R26x0.5",
+    "--crop=32",
+    "--batch_size=4",
+    "--base_lr=0.02",
+    "--mixup_alpha=0.2",
+    "--weight_decay=1e-4",
+    "--ema_decay=0.9",
+    "--clip_norm=1",
+    "--checkpoint_every=3",
+)
+
+
+class Workers:
+    """Two processes that train in one workdir."""
+
+    def __init__(self, workdir, *flags):
+        hosts = ",".join(f"127.0.0.1:{p}" for p in cluster_ports.free(2))
+        self.logs = [
+            pathlib.Path(f"{workdir}.worker{index}.log") for index in range(2)
+        ]
+        self.processes = []
+        for index, log in enumerate(self.logs):
+            with open(log, "w") as output:
+                self.processes.append(
+                    programs.start(
+                        "train",
+                        *FLAGS,
+                        *flags,
+                        f"--workdir={workdir}",
+                        f"--worker_hosts={hosts}",
+                        f"--worker_index={index}",
+                        stdout=output,
+                        stderr=output,
+                    )
+                )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def wait(self, seconds=200):
+        """Returns both exit codes."""
+        end = time.monotonic() + seconds
+        return [
+            process.wait(max(1, end - time.monotonic()))
+            for process in self.processes
+        ]
+
+    def said(self, index):
+        return self.logs[index].read_text()
+
+
+def weights(workdir):
+    with np.load(workdir / "weights.npz") as stored:
+        return {key: stored[key] for key in stored.files}
+
+
+def wait_for_rows(workdir, count, processes):
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if len(workdir_lib.read_metrics(workdir)) >= count:
+            return
+        assert all(p.poll() is None for p in processes), "ended before"
+        time.sleep(0.02)
+    raise AssertionError(f"no {count} rows in time")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    with Workers(workdir, "--total_steps=60") as workers:
+        codes = workers.wait()
+        said = [workers.said(index) for index in range(2)]
+    assert codes == [0, 0], said
+    return workdir, said
+
+
+def test_the_chief_alone_writes_and_speaks(whole):
+    workdir, said = whole
+    assert (workdir / "weights.npz").exists()
+    assert (workdir / "report.html").exists()
+    assert "2 x CPU on 2 workers, 4 images a step, 2 on each device" in said[0]
+    assert "report        " in said[0]
+    assert len(said[1].splitlines()) == 2, said[1]
+    rows = workdir_lib.read_metrics(workdir)
+    evaluated = [row for row in rows if "top1" in row]
+    assert all(row["examples"] == 320 for row in evaluated)
+    steps = [row["step"] for row in rows if "train_loss" in row]
+    assert steps == list(range(1, 61))
+
+
+def killed(workdir, rng, kills, total="--total_steps=60"):
+    """Kills one of two workers again and again; returns seconds to the end."""
+    took = []
+    for rows in np.sort(rng.integers(3, 60, kills)):
+        victim = int(rng.integers(2))
+        with Workers(workdir, total) as workers:
+            wait_for_rows(workdir, rows, workers.processes)
+            time.sleep(rng.uniform(0, 0.3))
+            workers.processes[victim].kill()
+            since = time.monotonic()
+            code = workers.processes[1 - victim].wait(60)
+            took.append(time.monotonic() - since)
+            said = workers.said(1 - victim)
+        assert code == 1, said
+        assert f"worker {victim} (127.0.0.1:" in said.splitlines()[-1]
+        assert "is gone" in said.splitlines()[-1]
+    return took
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_worker_that_dies_is_named_and_leaves_no_trace(
+    whole, tmp_path, kills
+):
+    rng = np.random.default_rng(kills)
+    took = killed(tmp_path / "run", rng, kills)
+    print(f"the other ended after {min(took):.1f} to {max(took):.1f} s")
+    with Workers(tmp_path / "run", "--total_steps=60") as workers:
+        assert workers.wait() == [0, 0], workers.said(0)
+        assert "continuing at step" in workers.said(0)
+    first, second = weights(whole[0]), weights(tmp_path / "run")
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        np.testing.assert_array_equal(value, second[key])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_that_hangs_is_named_within_a_minute(tmp_path, victim):
+    with Workers(tmp_path / "run", "--total_steps=5000") as workers:
+        wait_for_rows(tmp_path / "run", 1, workers.processes)
+        workers.processes[victim].send_signal(signal.SIGSTOP)
+        assert workers.processes[1 - victim].wait(60) == 1
+        last = workers.said(1 - victim).splitlines()[-1]
+    assert f"worker {victim} (127.0.0.1:" in last and "is gone" in last
+
+
+@pytest.mark.slow
+def test_one_worker_that_is_asked_to_end_ends_both_at_one_step(tmp_path):
+    with Workers(tmp_path / "run", "--total_steps=5000") as workers:
+        wait_for_rows(tmp_path / "run", 1, workers.processes)
+        workers.processes[1].terminate()
+        assert workers.wait(60) == [143, 143]
+        last = [workers.said(index).splitlines()[-1] for index in range(2)]
+    assert last[0] == last[1]
+    assert "which is saved; the same command continues" in last[0]
+    step = last[0].split("step ")[1].split(",")[0]
+    saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    assert saved[-1].name == f"step-{int(step):08d}"
+
+
+def test_another_run_is_refused_before_it_begins(tmp_path):
+    hosts = ",".join(f"127.0.0.1:{p}" for p in cluster_ports.free(2))
+    chief = programs.start(
+        "train",
+        *FLAGS,
+        f"--workdir={tmp_path / 'run'}",
+        f"--worker_hosts={hosts}",
+        "--worker_index=0",
+    )
+    try:
+        done = programs.run(
+            "train",
+            *FLAGS,
+            "--total_steps=7",
+            f"--workdir={tmp_path / 'run'}",
+            f"--worker_hosts={hosts}",
+            "--worker_index=1",
+        )
+        assert done.returncode == 1
+        assert "worker 1" in done.stderr and "not given the run" in done.stderr
+        assert chief.wait(60) == 1
+    finally:
+        chief.kill()
