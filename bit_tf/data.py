@@ -7,6 +7,7 @@ import tensorflow as tf
 from bit_tf import examples as examples_lib
 from bit_tf import preprocessing
 from bit_tf import recipe as recipe_lib
+from bit_tf import records
 
 # Separate streams of random numbers drawn from one seed.
 _ORDER, _AUGMENTATION, _MIXUP = range(3)
@@ -45,19 +46,50 @@ def index_at(position: tf.Tensor, *, num_examples: int, seed: int) -> tf.Tensor:
     )
 
 
-def _reader(examples: examples_lib.Examples):
-    """Returns a function of an index: (encoded image, label)."""
-    contents = tf.constant(list(examples.contents))
-    labels = tf.constant(examples.labels)
-    in_memory = examples.in_memory
+def _reader(examples: examples_lib.Images):
+    """Returns a function of an item: (encoded image, (classes,) targets).
 
-    def read(index):
-        content = contents[index]
-        if not in_memory:
-            content = tf.io.read_file(content)
-        return content, labels[index]
+    An item is an index, or a protocol buffer of a set in files.
+    """
+    num_classes = len(examples.class_names)
+    if isinstance(examples, records.RecordSet):
+        raw = examples.parse
+    else:
+        contents = tf.constant(list(examples.contents))
+        labels = tf.constant(examples.labels)
+        in_memory = examples.in_memory
+
+        def raw(index):
+            content = contents[index]
+            if not in_memory:
+                content = tf.io.read_file(content)
+            return content, labels[index]
+
+    def read(item):
+        content, label = raw(item)
+        # One label or several, filled up with -1, which is no class.
+        one_hot = tf.one_hot(tf.reshape(label, (-1,)), num_classes)
+        return content, tf.reduce_max(one_hot, axis=0)
 
     return read
+
+
+def _items(
+    examples: examples_lib.Images, indexed: tf.data.Dataset
+) -> tf.data.Dataset:
+    """Turns (position, index) into (position, item), see `_reader`."""
+    if not isinstance(examples, records.Records):
+        return indexed
+    # A call of Python is worth more than one example.
+    return (
+        indexed.batch(records.READ_BATCH)
+        .map(
+            lambda position, index: (position, examples.read_in_graph(index)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .unbatch()
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +109,7 @@ ALL = Share()
 
 
 def for_training(
-    examples: examples_lib.Examples,
+    examples: examples_lib.Images,
     recipe: recipe_lib.Recipe,
     *,
     seed: int,
@@ -105,28 +137,24 @@ def for_training(
     """
     read = _reader(examples)
     preprocess = preprocessing.parse(recipe.train_preprocessing)
-    num_classes = len(examples.class_names)
-    num_examples = len(examples)
+    num_examples, batch_size = len(examples), recipe.batch_size
     augmentation = _stream(seed, _AUGMENTATION)
+    size = batch_size // share.count
+    # The partner of a share's first example is another host's last.
+    has_previous = bool(recipe.mixup_alpha) and share.count > 1
+    first = first_step + skipped
+    last = recipe.total_steps + skipped
+    within = share.index * size + tf.range(
+        -int(has_previous), size, dtype=tf.int64
+    )
+    within %= batch_size
 
-    def load(position):
-        index = index_at(position, num_examples=num_examples, seed=seed)
-        content, label = read(index)
+    def load(position, item):
+        content, targets = read(item)
         own = tf.random.experimental.stateless_fold_in(augmentation, position)
         image = preprocess(content, own)
         image = tf.ensure_shape(image, (recipe.crop, recipe.crop, 3))
-        return image, tf.one_hot(label, num_classes)
-
-    size = recipe.batch_size // share.count
-    # The partner of a share's first example is another host's last.
-    has_previous = bool(recipe.mixup_alpha) and share.count > 1
-    loaded = tf.range(-int(has_previous), size, dtype=tf.int64)
-
-    def positions(batch):
-        within = (share.index * size + loaded) % recipe.batch_size
-        return tf.data.Dataset.from_tensor_slices(
-            batch * recipe.batch_size + within
-        )
+        return image, targets
 
     def mix(batch, contents):
         own = tf.random.experimental.stateless_fold_in(
@@ -139,9 +167,35 @@ def for_training(
             has_previous=has_previous,
         )
 
-    first = first_step + skipped
-    dataset = tf.data.Dataset.range(first, recipe.total_steps + skipped)
-    dataset = dataset.flat_map(positions).map(
+    if isinstance(examples, records.Stream):
+        # Every host reads all and keeps its share, still encoded.
+        items = (
+            examples.serialized(_stream(seed, _ORDER), first * batch_size)
+            .batch(batch_size, drop_remainder=True)
+            .take(last - first)
+            .enumerate(first)
+            .flat_map(
+                lambda batch, rows: tf.data.Dataset.from_tensor_slices(
+                    (batch * batch_size + within, tf.gather(rows, within))
+                )
+            )
+        )
+    else:
+        positions = tf.data.Dataset.range(first, last).flat_map(
+            lambda batch: tf.data.Dataset.from_tensor_slices(
+                batch * batch_size + within
+            )
+        )
+        items = _items(
+            examples,
+            positions.map(
+                lambda position: (
+                    position,
+                    index_at(position, num_examples=num_examples, seed=seed),
+                )
+            ),
+        )
+    dataset = items.map(
         load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     dataset = dataset.batch(size + int(has_previous), drop_remainder=True)
@@ -152,7 +206,7 @@ def for_training(
 
 
 def for_evaluation(
-    examples: examples_lib.Examples,
+    examples: examples_lib.Images,
     recipe: recipe_lib.Recipe,
     *,
     batch_size: int,
@@ -169,44 +223,56 @@ def for_evaluation(
         share: which part of each batch to prepare.
 
     Returns:
-        A dataset of ((b, crop, crop, 3) float32, (b,) int32 labels, (b,)
-        int64 indices), b = batch_size / share.count.
+        A dataset of ((b, crop, crop, 3) float32, (b, classes) float32, 1 for
+        each label of an image, (b,) int64 indices), b = batch_size /
+        share.count.
     """
     read = _reader(examples)
     preprocess = preprocessing.parse(recipe.eval_preprocessing)
     num_examples = len(examples)
     unused_seed = tf.zeros((2,), tf.int64)
-
-    def load(position):
-        content, label = read(tf.minimum(position, num_examples - 1))
-        image = preprocess(content, unused_seed)
-        image = tf.ensure_shape(image, (recipe.crop, recipe.crop, 3))
-        return image, label, tf.where(position < num_examples, position, -1)
-
     size = batch_size // share.count
     own = share.index * size + tf.range(size, dtype=tf.int64)
-    dataset = (
-        tf.data.Dataset.range(-(-num_examples // batch_size))
-        .flat_map(
-            lambda batch: tf.data.Dataset.from_tensor_slices(
-                batch * batch_size + own
-            )
+
+    def load(position, item):
+        content, targets = read(item)
+        image = preprocess(content, unused_seed)
+        image = tf.ensure_shape(image, (recipe.crop, recipe.crop, 3))
+        return image, targets, tf.where(position < num_examples, position, -1)
+
+    positions = tf.data.Dataset.range(-(-num_examples // batch_size)).flat_map(
+        lambda batch: tf.data.Dataset.from_tensor_slices(
+            batch * batch_size + own
         )
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    )
+    items = _items(
+        examples,
+        positions.map(
+            lambda position: (position, tf.minimum(position, num_examples - 1))
+        ),
+    )
+    dataset = items.map(
+        load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     return dataset.batch(size, drop_remainder=True).prefetch(1)
 
 
-def find_undecodable(examples: examples_lib.Examples) -> list[str]:
+def find_undecodable(examples: examples_lib.Images) -> list[str]:
     """Returns the names of the first few images that TensorFlow refuses.
 
-    Slow; for saying which file it was after a batch could not be made.
+    Slow; for saying which file it was after a batch could not be made. A set
+    that can only be read in order has no names to tell.
     """
-    read = _reader(examples)
+    if isinstance(examples, records.Stream):
+        return []
+    decode = preprocessing.decode()
     found = []
     for index, name in enumerate(examples.names):
+        content = examples.contents[index]
         try:
-            preprocessing.decode()(read(index)[0], None)
+            if isinstance(content, str):
+                content = tf.io.read_file(content)
+            decode(content, None)
         except tf.errors.OpError:
             found.append(name)
         if len(found) == 3:

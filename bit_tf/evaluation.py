@@ -149,24 +149,30 @@ def evaluator(
         RuntimeError should an example not be seen exactly once.
     """
 
-    def replica_step(images, labels, indices):
+    def replica_step(images, targets, indices):
         logits = model(images, training=False)
-        one_hot = tf.one_hot(labels, len(class_names), dtype=logits.dtype)
+        targets = tf.cast(targets, logits.dtype)
         probabilities = losses.probabilities(loss_name, logits)
         predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        k = min(TOP_K, len(class_names))
+        first = tf.argmax(targets, axis=-1, output_type=tf.int32)
+        _, likeliest = tf.math.top_k(logits, min(TOP_K, len(class_names)))
         return {
             "index": indices,
-            "labels": labels,
+            # Of several labels the one that was found, else the lowest.
+            "labels": tf.where(losses.hits(targets, logits), predicted, first),
             "predicted": predicted,
             "confidence": tf.gather(probabilities, predicted, batch_dims=1),
-            "label_probability": tf.gather(probabilities, labels, batch_dims=1),
-            # An integer: booleans cannot be gathered from several devices.
+            "label_probability": tf.reduce_max(
+                probabilities * targets, axis=-1
+            ),
+            # A number: booleans cannot be gathered from several devices.
             "in_top_k": tf.cast(
-                tf.math.in_top_k(labels, tf.cast(logits, tf.float32), k),
+                tf.reduce_max(
+                    tf.gather(targets, likeliest, batch_dims=1), axis=-1
+                ),
                 tf.int32,
             ),
-            "losses": losses.per_example(loss_name, one_hot, logits),
+            "losses": losses.per_example(loss_name, targets, logits),
         }
 
     @tf.function

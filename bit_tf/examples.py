@@ -3,8 +3,24 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
+
+
+class Images(Protocol):
+    """What all labelled image sets can tell, wherever the images are."""
+
+    class_names: tuple[str, ...]
+    is_multi_label: bool
+
+    def __len__(self) -> int: ...
+
+    def typical_size(self) -> tuple[int, int]: ...
+
+    def class_counts(self) -> np.ndarray | None: ...
+
+    def fingerprint(self) -> str: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -14,7 +30,8 @@ class Examples:
     Args:
         names: N texts that identify the images, e.g. "cats/001.jpg".
         contents: N file paths (str) or N encoded images (bytes).
-        labels: (N,) integers in [0, classes).
+        labels: (N,) integers in [0, classes); or (N, most labels of an image),
+            filled up with -1, where images may have several.
         sizes: (N, 2) heights and widths, pixels.
         class_names: one per class.
     """
@@ -32,6 +49,11 @@ class Examples:
     def in_memory(self) -> bool:
         """Whether `contents` are the images, not their paths."""
         return len(self) > 0 and isinstance(self.contents[0], bytes)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.labels.ndim > 1
 
     def subset(self, indices: np.ndarray) -> "Examples":
         """Returns the examples at `indices`, in that order."""
@@ -51,7 +73,8 @@ class Examples:
 
     def class_counts(self) -> np.ndarray:
         """Returns (classes,) example counts."""
-        return np.bincount(self.labels, minlength=len(self.class_names))
+        labels = self.labels[self.labels >= 0]
+        return np.bincount(labels, minlength=len(self.class_names))
 
     def fingerprint(self) -> str:
         """Returns a hash of names, labels and classes, to know them again."""
@@ -59,5 +82,6 @@ class Examples:
         for name in self.class_names:
             digest.update(name.encode() + b"\0")
         for name, label in zip(self.names, self.labels, strict=True):
-            digest.update(f"{name}\0{label}\n".encode())
+            text = " ".join(map(str, np.atleast_1d(label)))
+            digest.update(f"{name}\0{text}\n".encode())
         return digest.hexdigest()[:16]

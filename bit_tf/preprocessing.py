@@ -54,20 +54,54 @@ def inception_crop(size: int) -> Operation:
     """
 
     def apply(image, seed):
-        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-            tf.shape(image),
-            tf.zeros((0, 0, 4)),
-            seed,
-            aspect_ratio_range=(3 / 4, 4 / 3),
-            area_range=(0.05, 1.0),
-            max_attempts=100,
-            use_image_if_no_bounding_boxes=True,
-        )
+        begin, extent = _inception_window(tf.shape(image), seed)
         image = tf.slice(image, begin, extent)
         image = tf.ensure_shape(image, (None, None, 3))
         return tf.image.resize(image, (size, size))
 
     return apply
+
+
+def decode_and_inception_crop(size: int) -> Operation:
+    """Encoded image -> "decode|inception_crop(size)", decoding the crop alone.
+
+    Of a JPEG only the window is decoded. Its pixels are those of the whole
+    image, but for the outermost columns, where colours are interpolated from
+    what lies within.
+    """
+    whole = decode()
+
+    def apply(image, seed):
+        def window_of_jpeg():
+            shape = tf.io.extract_jpeg_shape(image)
+            begin, extent = _inception_window(shape, seed)
+            window = tf.concat([begin[:2], extent[:2]], axis=0)
+            return tf.image.decode_and_crop_jpeg(image, window, channels=3)
+
+        def window_of_other():
+            decoded = whole(image, seed)
+            begin, extent = _inception_window(tf.shape(decoded), seed)
+            return tf.slice(decoded, begin, extent)
+
+        cropped = tf.cond(tf.io.is_jpeg(image), window_of_jpeg, window_of_other)
+        cropped = tf.ensure_shape(cropped, (None, None, 3))
+        return tf.image.resize(cropped, (size, size))
+
+    return apply
+
+
+def _inception_window(shape, seed) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns begin and extent, (3,) each, of the crop of an image."""
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.stack([shape[0], shape[1], 3]),
+        tf.zeros((0, 0, 4)),
+        seed,
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        area_range=(0.05, 1.0),
+        max_attempts=100,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return begin, extent
 
 
 def random_flip() -> Operation:
@@ -96,6 +130,7 @@ OPERATIONS = {
         resize,
         random_crop,
         inception_crop,
+        decode_and_inception_crop,
         random_flip,
         value_range,
     )

@@ -46,7 +46,7 @@ def write(
         command: what repeats the run.
     """
     rows = workdir_lib.read_metrics(workdir.path)
-    baseline = majority_baseline(train, evaluation)
+    baseline = majority_baseline(train, final)
     wrong, random = _choose(final)
     page = _template().render(
         verdict=verdict(final.summary(), baseline),
@@ -68,11 +68,17 @@ def write(
 
 
 def majority_baseline(
-    train: examples_lib.Examples, evaluation: examples_lib.Examples
+    train: examples_lib.Examples, final: evaluation_lib.Evaluation
 ) -> float:
-    """Returns the accuracy of always naming training's largest class."""
-    largest = int(np.argmax(train.class_counts()))
-    return int(evaluation.class_counts()[largest]) / len(evaluation)
+    """Returns the accuracy of always naming the largest class.
+
+    That of the training images, or of the evaluated ones where the others'
+    labels have not been counted.
+    """
+    counts = train.class_counts()
+    if counts is None:
+        counts = np.bincount(final.labels)
+    return float(np.mean(final.labels == int(np.argmax(counts))))
 
 
 def verdict(summary: dict, baseline: float) -> str:
@@ -112,14 +118,16 @@ def _template() -> jinja2.Template:
 def _facts(recipe, model, train, evaluation) -> list[tuple[str, str]]:
     height, width = train.typical_size()
     counts = train.class_counts()
-    low, high = int(counts.min()), int(counts.max())
+    per_class = ""
+    if counts is not None:
+        low, high = int(counts.min()), int(counts.max())
+        shown = f"{low:,} to {high:,}" if low < high else f"{low:,}"
+        per_class = f", {shown} per class"
     return [
         ("Network", model),
         (
             "Training images",
-            f"{len(train):,} in {len(train.class_names)} classes, "
-            + (f"{low:,} to {high:,}" if low < high else f"{low:,}")
-            + " per class",
+            f"{len(train):,} in {len(train.class_names):,} classes{per_class}",
         ),
         ("Evaluated images", f"{len(evaluation):,}, each once"),
         ("Median image size", f"{height} x {width} pixels"),

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import io
+import os
 import zipfile
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from bit_tf import examples as examples_lib
 from bit_tf import folder
 from bit_tf import tasks
 
-# Encoded TFDS images are held in memory, to be read in any order.
+# TFRecord files that are smaller are held in memory, to be read in any order.
 MAX_BYTES_IN_MEMORY = 8 * 2**30
 
 
@@ -23,7 +24,7 @@ def load(
     split_seed: int = 0,
     log: Callable[[str], None] = print,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[examples_lib.Examples, examples_lib.Examples]:
+) -> tuple[examples_lib.Images, examples_lib.Images]:
     """Finds the images of a task.
 
     Args:
@@ -114,7 +115,7 @@ def import_tfds():
 
 def _tfds(
     task: tasks.Task, data_dir: str | None, log: Callable[[str], None]
-) -> tuple[examples_lib.Examples, examples_lib.Examples]:
+) -> tuple[examples_lib.Images, examples_lib.Images]:
     tfds = import_tfds()
     try:
         builder = tfds.builder(_full(task.location), data_dir=data_dir)
@@ -135,7 +136,10 @@ def _tfds(
             "classification sets can be trained on."
         )
     image_key, label_key = keys
-    names = getattr(builder.info.features[label_key], "names", None)
+    feature = builder.info.features[label_key]
+    # Several labels are a sequence of them.
+    feature = getattr(feature, "feature", feature)
+    names = getattr(feature, "names", None)
     if names is None or not hasattr(
         builder.info.features[image_key], "encode_example"
     ):
@@ -163,9 +167,17 @@ def _tfds(
             "needs at least two."
         )
     eval_split = task.eval_split or _usual_eval_split(builder, task)
-    return tuple(
-        _read_split(tfds, builder, split, image_key, label_key, names)
-        for split in (task.train_split, eval_split)
+    is_multi_label = feature is not builder.info.features[label_key]
+    facts = {
+        "name": builder.info.full_name,
+        "image_key": image_key,
+        "label_key": label_key,
+        "class_names": tuple(names),
+        "is_multi_label": is_multi_label,
+    }
+    return (
+        _read_split(tfds, builder, task.train_split, facts, may_stream=True),
+        _read_split(tfds, builder, eval_split, facts, may_stream=False),
     )
 
 
@@ -195,9 +207,58 @@ def _usual_eval_split(builder, task: tasks.Task) -> str:
 
 
 def _read_split(
-    tfds, builder, split: str, image_key: str, label_key: str, names
+    tfds, builder, split: str, facts: dict, *, may_stream: bool
+) -> examples_lib.Images:
+    """Returns a split: from its files as it is needed, or held in memory.
+
+    Raises:
+        ValueError: it is not there, empty, damaged, or too large.
+    """
+    # TensorFlow is here already, brought by its data sets.
+    from bit_tf import records
+
+    try:
+        found = builder.info.splits[split]
+        pieces = [
+            records.Piece(str(piece.filename), piece.skip, piece.take)
+            for piece in found.file_instructions
+        ]
+    except Exception as error:
+        # Split texts that TFDS cannot read.
+        raise ValueError(
+            f"dataset {builder.name!r}, split {split!r} cannot be read: "
+            f"{_first_line(error)}"
+        ) from error
+    if not found.num_examples:
+        raise ValueError(
+            f"dataset {builder.name!r}, split {split!r} is empty: choose "
+            "another with --train_split and --eval_split."
+        )
+    files = {"split": split, "pieces": pieces, **facts}
+    if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+        return records.Records(**files)
+    size = sum(
+        os.path.getsize(piece.filename) * piece.take // piece.examples_in_shard
+        for piece in found.file_instructions
+    )
+    if size > MAX_BYTES_IN_MEMORY and may_stream:
+        return records.Stream(**files)
+    if size > MAX_BYTES_IN_MEMORY:
+        raise ValueError(
+            f"dataset {builder.name!r}, split {split!r} has {size:,} bytes, "
+            f"more than the {MAX_BYTES_IN_MEMORY >> 30} GiB that are held in "
+            "memory to evaluate on: take a part of it, such as "
+            f"--eval_split='{split.split('[')[0]}[:10%]', or prepare it with "
+            "--file_format=array_record."
+        )
+    return _in_memory_split(tfds, builder, split, facts)
+
+
+def _in_memory_split(
+    tfds, builder, split: str, facts: dict
 ) -> examples_lib.Examples:
-    contents, labels, total = [], [], 0
+    image_key, label_key = facts["image_key"], facts["label_key"]
+    contents, labels = [], []
     try:
         dataset = builder.as_dataset(
             split=split,
@@ -209,36 +270,26 @@ def _read_split(
         )
         for row in dataset.as_numpy_iterator():
             contents.append(bytes(row[image_key]))
-            labels.append(int(row[label_key]))
-            total += len(contents[-1])
-            if total > MAX_BYTES_IN_MEMORY:
-                break
+            labels.append(np.atleast_1d(row[label_key]).tolist())
     except Exception as error:
-        # Split texts that TFDS cannot read, and files that are damaged.
+        # Files that are damaged.
         raise ValueError(
             f"dataset {builder.name!r}, split {split!r} cannot be read: "
             f"{_first_line(error)}"
         ) from error
-    if total > MAX_BYTES_IN_MEMORY:
-        raise ValueError(
-            f"dataset {builder.name!r}, split {split!r} has more than "
-            f"{MAX_BYTES_IN_MEMORY >> 30} GiB of encoded images, which are "
-            "held in memory: take a part of it, such as "
-            f"--train_split='{split.split('[')[0]}[:10%]'."
-        )
-    if labels and min(labels) < 0:
+    if any(min(row, default=0) < 0 for row in labels):
         raise ValueError(
             f"dataset {builder.name!r}, split {split!r} has images without a "
             "label: name another with --train_split or --eval_split."
         )
-    if not contents:
-        raise ValueError(
-            f"dataset {builder.name!r}, split {split!r} is empty: choose "
-            "another with --train_split and --eval_split."
-        )
+    if not facts["is_multi_label"]:
+        labels = [row[0] for row in labels]
+    else:
+        most = max(1, *map(len, labels))
+        labels = [row + [-1] * (most - len(row)) for row in labels]
     return _in_memory(
         names=[f"{split}/{index}" for index in range(len(contents))],
         contents=contents,
         labels=labels,
-        class_names=names,
+        class_names=facts["class_names"],
     )

@@ -238,7 +238,7 @@ def _checked(init_from: str, model_name: str) -> pathlib.Path:
 
 def _load(
     task: tasks.Task,
-) -> tuple[examples_lib.Examples, examples_lib.Examples]:
+) -> tuple[examples_lib.Images, examples_lib.Images]:
     status = progress_lib.Progress(total=1)
 
     def show(done: int, total: int) -> None:
@@ -254,6 +254,12 @@ def _load(
     )
     status.clear()
     if given.EXAMPLES_PER_CLASS.value:
+        if train.is_multi_label or not hasattr(train, "subset"):
+            raise ValueError(
+                f"--examples_per_class is not for {task.name}: its images have "
+                "several labels, or can only be read in order. For the latter, "
+                "prepare it with --file_format=array_record."
+            )
         train = train.subset(
             fewshot.sample(
                 train.labels,
@@ -272,9 +278,7 @@ def _load(
     return train, evaluation
 
 
-def _resolve(
-    train: examples_lib.Examples, model_name: str
-) -> recipe_lib.Recipe:
+def _resolve(train: examples_lib.Images, model_name: str) -> recipe_lib.Recipe:
     """Returns the rule's recipe with what the flags decide otherwise."""
     if given.RECIPE.value == "upstream":
         if given.SCALE_WITH_BATCH.value:
@@ -298,7 +302,7 @@ def _resolve(
             reading=given.HYPERRULE.value,
         )
         batch_size = given.BATCH_SIZE.value
-    return recipe_lib.override(
+    recipe = recipe_lib.override(
         recipe,
         batch_size=batch_size,
         scale_with_batch=given.SCALE_WITH_BATCH.value,
@@ -317,6 +321,12 @@ def _resolve(
         resize=given.RESIZE.value,
         crop=given.CROP.value,
     )
+    if train.is_multi_label and recipe.loss == "softmax":
+        raise ValueError(
+            "images with several labels need --loss=sigmoid: the recipe "
+            f"{recipe.name} has one label per image."
+        )
+    return recipe
 
 
 def _usual_eval_every(

@@ -33,8 +33,8 @@ def run(
     recipe: recipe_lib.Recipe,
     execution: execution_lib.Execution,
     model_name: str,
-    train: examples_lib.Examples,
-    evaluation: examples_lib.Examples,
+    train: examples_lib.Images,
+    evaluation: examples_lib.Images,
     strategy: tf.distribute.Strategy,
     seed: int = 0,
     init_from: pathlib.Path | None = None,
@@ -181,7 +181,7 @@ def run(
     # Who ends first would be missed by those who still write.
     distribution.barrier(strategy)
     log(f"training and evaluation took {progress_lib.duration(seconds)}")
-    baseline = report.majority_baseline(train, evaluation)
+    baseline = report.majority_baseline(train, final)
     # A terminal may not know the page's unbreakable space.
     log(report.verdict(final.summary(), baseline).replace("\xa0", " "))
     return final

@@ -15,7 +15,7 @@ FLOORS = {
     1: "resnet_v2 losses preprocessing optimizer distribution workdir events "
     "image_file folder npz_file h5_file h5_weights safetensors_file "
     "torch_weights weights_file download",
-    2: "data weights pretrained checkpoint saved_model sources update",
+    2: "data records weights pretrained checkpoint saved_model sources update",
     3: "evaluation loop report training conversion",
     4: "program train_flags train export convert applications",
 }

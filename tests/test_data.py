@@ -175,7 +175,7 @@ def test_evaluation_sees_every_example_once(count, batch_size):
         values = np.rint((images.numpy()[:, 0, 0, 0] + 1) * 127.5)
         np.testing.assert_array_equal(values[real], index.numpy()[real])
         np.testing.assert_array_equal(
-            labels.numpy()[real], index.numpy()[real] % 3
+            labels.numpy()[real], np.eye(3)[index.numpy()[real] % 3]
         )
         seen += index.numpy()[real].tolist()
     assert seen == list(range(count))

@@ -98,6 +98,34 @@ def test_inception_crops_cover_the_stated_areas():
     assert 1.18 < max(aspects) < 1.43
 
 
+def photo(shape, *, format):
+    """A smooth picture, as chroma of noise says nothing, encoded."""
+    height, width = shape
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / 19 + c) * np.cos(y / (13 + 7 * c)) for c in range(3)]
+    pixels = np.clip(127 + 120 * np.stack(waves, axis=-1), 0, 255)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, format=format)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_decoding_the_crop_alone_gives_the_crop_of_the_whole(format):
+    fused = preprocessing.decode_and_inception_crop(64)
+    decode = preprocessing.decode()
+    crop = preprocessing.inception_crop(64)
+    content = tf.constant(photo((150, 211), format=format))
+    for number in range(20):
+        seed = tf.constant([number, 3])
+        found = fused(content, seed).numpy()
+        wanted = crop(decode(content, None), seed).numpy()
+        difference = np.abs(found - wanted)
+        assert found.shape == (64, 64, 3)
+        # Colours of the outermost columns are interpolated from the inside.
+        assert difference[4:-4, 4:-4].max() < 1
+        assert difference.max() < (20 if format == "JPEG" else 1e-4)
+
+
 def test_equal_seeds_give_equal_images_in_tf_data_and_eagerly():
     text = "resize(20)|random_crop(9)|random_flip|value_range(-1,1)"
     image = pixels()
