@@ -75,3 +75,32 @@ def activations(name: str, side: int) -> int:
         if index:
             total += middle * (pixels(stride // 2) - pixels(stride))
     return total
+
+
+def multiplications(name: str, side: int) -> int:
+    """Returns the multiply-adds of the convolutions for one image, forward.
+
+    A training step takes three times as many: forward, and backward once for
+    the inputs and once for the kernels.
+
+    Args:
+        name: e.g. "R50x1".
+        side: of the square image, pixels.
+    """
+    depth, width = parse_name(name)
+
+    def pixels(stride: int) -> int:
+        return (-(-side // stride)) ** 2
+
+    channels = int(BASE_CHANNELS * width)
+    total = 7 * 7 * 3 * channels * pixels(2)
+    inputs = channels
+    for index, units in enumerate(UNITS[depth]):
+        middle = channels * 2**index
+        outputs = BOTTLENECK_EXPANSION * middle
+        before, after = 4 * 2 ** max(0, index - 1), 4 * 2**index
+        total += inputs * (middle * pixels(before) + outputs * pixels(after))
+        total += (units - 1) * outputs * middle * pixels(after)
+        total += units * middle * (9 * middle + outputs) * pixels(after)
+        inputs = outputs
+    return total

@@ -10,6 +10,8 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
+from collections.abc import Iterator
 from collections.abc import Sequence
 
 import numpy as np
@@ -89,6 +91,17 @@ class RecordSet:
         )
         return found[self.image_key], found[self.label_key]
 
+    def unpack(self, serialized: bytes) -> tuple[bytes, list[int]]:
+        """Does what `parse` does, outside of TensorFlow.
+
+        Whose first computation ends the time in which workers can join.
+        """
+        found = tf.train.Example.FromString(serialized).features.feature
+        return (
+            found[self.image_key].bytes_list.value[0],
+            list(found[self.label_key].int64_list.value),
+        )
+
     def sample(self) -> list[bytes]:
         """Returns some protocol buffers, to learn of the rest."""
         raise NotImplementedError
@@ -97,7 +110,7 @@ class RecordSet:
     def _typical_size(self) -> tuple[int, int]:
         sizes = []
         for serialized in self.sample():
-            image = self.parse(serialized)[0].numpy()
+            image, _ = self.unpack(serialized)
             with Image.open(io.BytesIO(image)) as header:
                 sizes.append((header.height, header.width))
         sizes.sort(key=lambda size: size[0] * size[1])
@@ -168,7 +181,7 @@ class Records(RecordSet):
     def labels(self) -> np.ndarray:
         """(N,) labels. Reads every example of the set, once."""
         found = [
-            int(self.parse(serialized)[1])
+            self.unpack(serialized)[1][0]
             for begin in range(0, len(self), READ_BATCH)
             for serialized in self.read(
                 range(begin, min(begin + READ_BATCH, len(self)))
@@ -186,7 +199,7 @@ class Records(RecordSet):
         """N encoded images."""
         return _Lazy(
             len(self),
-            lambda index: self.parse(self.read([index])[0])[0].numpy(),
+            lambda index: self.unpack(self.read([index])[0])[0],
         )
 
 
@@ -202,10 +215,15 @@ class Stream(RecordSet):
     """
 
     def sample(self) -> list[bytes]:
-        first = self.pieces[0]
-        files = tf.data.TFRecordDataset(first.filename).skip(first.skip)
-        count = min(SAMPLE, first.take)
-        return [row.numpy() for row in files.take(count)]
+        return list(itertools.islice(self.rows(), SAMPLE))
+
+    def rows(self) -> Iterator[bytes]:
+        """Yields every protocol buffer, in the order of the files."""
+        for piece in self.pieces:
+            file = tf.compat.v1.io.tf_record_iterator(piece.filename)
+            yield from itertools.islice(
+                file, piece.skip, piece.skip + piece.take
+            )
 
     def serialized(self, order: tf.Tensor, first: int) -> tf.data.Dataset:
         """Returns the protocol buffers from some position on, for ever.

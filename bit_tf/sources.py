@@ -235,61 +235,59 @@ def _read_split(
             "another with --train_split and --eval_split."
         )
     files = {"split": split, "pieces": pieces, **facts}
-    if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+    file_format = builder.info.file_format
+    if file_format == tfds.core.FileFormat.ARRAY_RECORD:
         return records.Records(**files)
+    if file_format != tfds.core.FileFormat.TFRECORD:
+        raise ValueError(
+            f"dataset {builder.name!r} was prepared as {file_format.value}: "
+            "allowed are array_record and tfrecord."
+        )
+    stream = records.Stream(**files)
     size = sum(
         os.path.getsize(piece.filename) * piece.take // piece.examples_in_shard
         for piece in found.file_instructions
     )
-    if size > MAX_BYTES_IN_MEMORY and may_stream:
-        return records.Stream(**files)
-    if size > MAX_BYTES_IN_MEMORY:
-        raise ValueError(
-            f"dataset {builder.name!r}, split {split!r} has {size:,} bytes, "
-            f"more than the {MAX_BYTES_IN_MEMORY >> 30} GiB that are held in "
-            "memory to evaluate on: take a part of it, such as "
-            f"--eval_split='{split.split('[')[0]}[:10%]', or prepare it with "
-            "--file_format=array_record."
-        )
-    return _in_memory_split(tfds, builder, split, facts)
+    if size <= MAX_BYTES_IN_MEMORY:
+        return _read_all(builder, stream)
+    if may_stream:
+        return stream
+    raise ValueError(
+        f"dataset {builder.name!r}, split {split!r} has {size:,} bytes, more "
+        f"than the {MAX_BYTES_IN_MEMORY >> 30} GiB that are held in memory to "
+        f"evaluate on: take a part of it, such as --eval_split='"
+        f"{split.split('[')[0]}[:10%]', or prepare it with "
+        "--file_format=array_record."
+    )
 
 
-def _in_memory_split(
-    tfds, builder, split: str, facts: dict
-) -> examples_lib.Examples:
-    image_key, label_key = facts["image_key"], facts["label_key"]
+def _read_all(builder, stream) -> examples_lib.Examples:
+    """Returns a set in files as one in memory."""
     contents, labels = [], []
     try:
-        dataset = builder.as_dataset(
-            split=split,
-            shuffle_files=False,
-            decoders=tfds.decode.PartialDecoding(
-                {image_key: True, label_key: True},
-                decoders={image_key: tfds.decode.SkipDecoding()},
-            ),
-        )
-        for row in dataset.as_numpy_iterator():
-            contents.append(bytes(row[image_key]))
-            labels.append(np.atleast_1d(row[label_key]).tolist())
+        for row in stream.rows():
+            content, found = stream.unpack(row)
+            contents.append(content)
+            labels.append(found)
     except Exception as error:
         # Files that are damaged.
         raise ValueError(
-            f"dataset {builder.name!r}, split {split!r} cannot be read: "
+            f"dataset {builder.name!r}, split {stream.split!r} cannot be read: "
             f"{_first_line(error)}"
         ) from error
     if any(min(row, default=0) < 0 for row in labels):
         raise ValueError(
-            f"dataset {builder.name!r}, split {split!r} has images without a "
-            "label: name another with --train_split or --eval_split."
+            f"dataset {builder.name!r}, split {stream.split!r} has images "
+            "without a label: name another with --train_split or --eval_split."
         )
-    if not facts["is_multi_label"]:
-        labels = [row[0] for row in labels]
-    else:
+    if stream.is_multi_label:
         most = max(1, *map(len, labels))
         labels = [row + [-1] * (most - len(row)) for row in labels]
+    else:
+        labels = [row[0] for row in labels]
     return _in_memory(
-        names=[f"{split}/{index}" for index in range(len(contents))],
+        names=[f"{stream.split}/{index}" for index in range(len(contents))],
         contents=contents,
         labels=labels,
-        class_names=facts["class_names"],
+        class_names=stream.class_names,
     )

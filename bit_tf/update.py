@@ -145,12 +145,12 @@ def of_replica(
         )
         return tf.cast(loss, tf.float64), correct, gradients
 
-    def sized(tensor, size):
-        """Gives a slice the size that XLA wants to know."""
-        return tf.ensure_shape(tensor, (size, *tensor.shape[1:]))
-
     def in_parts(compute, images, labels, loss_scale):
         size = images.shape[0] // parts
+        images, labels = (
+            tf.reshape(tensor, (parts, size, *tensor.shape[1:]))
+            for tensor in (images, labels)
+        )
         loss, correct = tf.zeros((), tf.float64), tf.zeros((), tf.float64)
         gradients = [
             tf.zeros(w.shape, w.dtype) for w in model.trainable_variables
@@ -158,10 +158,7 @@ def of_replica(
         for part in tf.range(parts):
             # One after the other, or nothing would be saved.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            own = slice(part * size, (part + 1) * size)
-            more = compute(
-                sized(images[own], size), sized(labels[own], size), loss_scale
-            )
+            more = compute(images[part], labels[part], loss_scale)
             loss += more[0]
             correct += more[1]
             gradients = [a + b for a, b in zip(gradients, more[2], strict=True)]
@@ -171,7 +168,10 @@ def of_replica(
         replica = tf.distribute.get_replica_context()
         # Several workers' batches come without one.
         size = batch_size // replica.num_replicas_in_sync
-        images, labels = sized(images, size), sized(labels, size)
+        images, labels = (
+            tf.ensure_shape(tensor, (size, *tensor.shape[1:]))
+            for tensor in (images, labels)
+        )
         compute = forward_backward
         if jit_compile:
             # A function of its own per replica: one that is shared would hold

@@ -70,7 +70,8 @@ def _assign(variable: keras.Variable, array: np.ndarray) -> None:
     TensorFlow copies what it is given: a slice of the input channels at a time.
     """
     array = array.astype(variable.dtype, copy=False)
-    if array.nbytes <= _SLICE_BYTES or array.ndim < 2:
+    on_tpu = "TPU" in str(getattr(variable.value, "device", ""))
+    if array.nbytes <= _SLICE_BYTES or array.ndim < 2 or on_tpu:
         variable.assign(array)
         return
     rows = max(1, _SLICE_BYTES * array.shape[-2] // array.nbytes)

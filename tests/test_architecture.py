@@ -15,14 +15,15 @@ FLOORS = {
     1: "resnet_v2 losses preprocessing optimizer distribution workdir events "
     "image_file folder npz_file h5_file h5_weights safetensors_file "
     "torch_weights weights_file download",
-    2: "data records weights pretrained checkpoint saved_model sources update",
+    2: "data records weights pretrained checkpoint saved_model sources update "
+    "imagenet21k",
     3: "evaluation loop report training conversion",
-    4: "program train_flags train export convert applications",
+    4: "program train_flags train export convert prepare applications",
 }
 FLOOR_OF = {
     name: floor for floor, names in FLOORS.items() for name in names.split()
 }
-VERBS = ("train", "export", "convert", "applications")
+VERBS = ("train", "export", "convert", "prepare", "applications")
 
 
 def imports(module: str) -> set[str]:

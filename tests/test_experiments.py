@@ -1,7 +1,10 @@
 """Every shipped flagfile resolves to a recipe that can run."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -12,6 +15,20 @@ from tests.conftest import ROOT
 from tests.test_data import make_examples
 
 FLAGFILES = sorted((ROOT / "experiments").rglob("*.flags"))
+
+
+def test_the_tables_of_what_scaling_takes_are_computed():
+    page = (ROOT / "experiments" / "upstream" / "SCALING.md").read_text()
+    script = ROOT / "experiments" / "upstream" / "scaling.py"
+    tables = subprocess.run(
+        [sys.executable, script],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ).stdout
+    for table in tables.strip().split("\n\n"):
+        assert table in page
 
 
 def test_there_are_flagfiles():
@@ -30,9 +47,15 @@ def test_flagfiles_resolve(path):
         assert resnet_v2.build(name, 2).count_params() > 0
         assert recipe.warmup_steps < recipe.total_steps
         # What the file says is what counts.
-        text = path.read_text()
-        assert f"--total_steps={recipe.total_steps}\n" in text
-        assert f"--crop={recipe.crop}\n" in text
+        said = dict(
+            line.removeprefix("--").split("=", 1)
+            for line in path.read_text().splitlines()
+            if line.startswith("--") and "=" in line
+        )
+        for field in ("total_steps", "crop", "batch_size", "warmup_steps"):
+            if field in said:
+                assert str(getattr(recipe, field)) == said[field]
+        assert recipe.name.startswith(said["recipe"])
     finally:
         values.unparse_flags()
         for flag in values.get_flags_for_module("bit_tf.train_flags"):

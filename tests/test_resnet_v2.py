@@ -65,6 +65,26 @@ def test_activation_counts(name, side, millions):
     assert found == pytest.approx(millions, rel=0.02)
 
 
+# Forward multiply-adds in 10^9, from the released models' sizes.
+@pytest.mark.parametrize(
+    ("name", "side", "billions"),
+    [
+        ("R50x1", 128, 1.33),
+        ("R50x1", 224, 4.09),
+        ("R50x1", 480, 18.8),
+        ("R50x3", 224, 36.1),
+        ("R101x1", 384, 22.9),
+        ("R101x3", 480, 319),
+        ("R152x2", 224, 45.8),
+        ("R152x4", 224, 183),
+        ("R152x4", 480, 839),
+    ],
+)
+def test_multiplication_counts(name, side, billions):
+    found = architecture.multiplications(name, side) / 1e9
+    assert found == pytest.approx(billions, rel=0.005)
+
+
 def published_keys(depth_units, width, classes):
     """The layout of the released .npz files, written down independently."""
     w = int(64 * width)

@@ -315,6 +315,83 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_asked_to_end_it_saves_and_says_so(tmp_path):
+    flags = (DATASET, *TINY, "--total_steps=3000", "--noexport")
+    process = programs.start(
+        "train",
+        *flags,
+        f"--workdir={tmp_path / 'run'}",
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "metrics.jsonl").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        time.sleep(3)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    last = said.splitlines()[-1]
+    assert last.endswith("which is saved; the same command continues")
+    step = int(last.split("step ")[1].split(",")[0])
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert saved.name == f"step-{step:08d}"
+
+
+def test_a_loss_that_is_not_finite_has_an_exit_code_of_its_own(tmp_path):
+    done = run(
+        DATASET,
+        *TINY,
+        "--base_lr=1e30",
+        "--warmup_steps=0",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 1
+    assert "not finite" in done.stderr
+
+
+def test_all_switches_at_once(tmp_path):
+    done = run(
+        DATASET,
+        *TINY,
+        "--examples_per_class=2",
+        "--noexport",
+        f"--workdir={tmp_path / 'run'}",
+        "--precision=mixed_bfloat16",
+        "--accumulate_steps=2",
+        "--remat",
+        "--jit_compile",
+        "--steps_per_call=2",
+        "--clip_norm=1",
+        "--ema_decay=0.9",
+        "--weight_decay=1e-4",
+        "--nan_policy=rollback",
+        "--keep_checkpoints=1",
+        "--keep_checkpoint_every=4",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ema_decay" in done.stdout and "weight_decay" in done.stdout
+    assert "computed 2 at a time" in done.stdout
+    kept = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000006"]
+    assert np.isfinite(
+        [np.isfinite(v).all() for v in weights(tmp_path / "run").values()]
+    ).all()
+    # What is saved for others is the average, not the last weights.
+    with np.load(
+        tmp_path / "run" / "checkpoints" / kept[-1] / "averages.npz"
+    ) as averages:
+        for key in averages.files:
+            np.testing.assert_array_equal(
+                averages[key], weights(tmp_path / "run")[key]
+            )
+
+
 @pytest.mark.parametrize("flag", ["--help", "--batch_size=0"])
 def test_help_and_wrong_flags_need_no_tensorflow(flag):
     done = subprocess.run(
