@@ -34,6 +34,8 @@ setup(
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.6"],
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "tensorboard": ["tensorboard>=2.20"],
+        # The newest there is; see docs/upstream.md for how to install it.
+        "tpu": ["tensorflow==2.20.*", "tensorflow-tpu==2.20.0"],
         # tensorflow-hub needs pkg_resources, which setuptools 82 dropped.
         "parity": [
             "pytest>=8",

@@ -245,6 +245,9 @@ def _load(
         status.total = total
         status.update(done, f"checked {done} of {total} images")
 
+    if task.kind == "tfds":
+        with program.quiet_import():
+            sources.import_tfds()
     train, evaluation = sources.load(
         task,
         data_dir=given.DATA_DIR.value,

@@ -10,6 +10,7 @@ import pytest
 from bit_tf import workdir as workdir_lib
 from tests import cluster_ports
 from tests import programs
+from tests import test_records
 
 FLAGS = (
     "--dataset=builtin:patches",
@@ -30,7 +31,7 @@ FLAGS = (
 class Workers:
     """Two processes that train in one workdir."""
 
-    def __init__(self, workdir, *flags):
+    def __init__(self, workdir, *more, flags=FLAGS):
         hosts = ",".join(f"127.0.0.1:{p}" for p in cluster_ports.free(2))
         self.logs = [
             pathlib.Path(f"{workdir}.worker{index}.log") for index in range(2)
@@ -41,8 +42,8 @@ class Workers:
                 self.processes.append(
                     programs.start(
                         "train",
-                        *FLAGS,
                         *flags,
+                        *more,
                         f"--workdir={workdir}",
                         f"--worker_hosts={hosts}",
                         f"--worker_index={index}",
@@ -89,7 +90,7 @@ def wait_for_rows(workdir, count, processes):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    with Workers(workdir, "--total_steps=60") as workers:
+    with Workers(workdir, "--total_steps=30") as workers:
         codes = workers.wait()
         said = [workers.said(index) for index in range(2)]
     assert codes == [0, 0], said
@@ -107,13 +108,13 @@ def test_the_chief_alone_writes_and_speaks(whole):
     evaluated = [row for row in rows if "top1" in row]
     assert all(row["examples"] == 320 for row in evaluated)
     steps = [row["step"] for row in rows if "train_loss" in row]
-    assert steps == list(range(1, 61))
+    assert steps == list(range(1, 31))
 
 
-def killed(workdir, rng, kills, total="--total_steps=60"):
+def killed(workdir, rng, kills, total="--total_steps=30"):
     """Kills one of two workers again and again; returns seconds to the end."""
     took = []
-    for rows in np.sort(rng.integers(3, 60, kills)):
+    for rows in np.sort(rng.integers(3, 26, kills)):
         victim = int(rng.integers(2))
         with Workers(workdir, total) as workers:
             wait_for_rows(workdir, rows, workers.processes)
@@ -136,7 +137,7 @@ def test_a_worker_that_dies_is_named_and_leaves_no_trace(
     rng = np.random.default_rng(kills)
     took = killed(tmp_path / "run", rng, kills)
     print(f"the other ended after {min(took):.1f} to {max(took):.1f} s")
-    with Workers(tmp_path / "run", "--total_steps=60") as workers:
+    with Workers(tmp_path / "run", "--total_steps=30") as workers:
         assert workers.wait() == [0, 0], workers.said(0)
         assert "continuing at step" in workers.said(0)
     first, second = weights(whole[0]), weights(tmp_path / "run")
@@ -168,6 +169,22 @@ def test_one_worker_that_is_asked_to_end_ends_both_at_one_step(tmp_path):
     step = last[0].split("step ")[1].split(",")[0]
     saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert saved[-1].name == f"step-{int(step):08d}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_workers_read_a_set_with_several_labels(tmp_path, file_format):
+    (tmp_path / "data").mkdir()
+    test_records.prepare(tmp_path / "data", file_format, several=True)
+    flags = [f for f in FLAGS if "dataset" not in f and "per_class" not in f]
+    with Workers(
+        tmp_path / "run",
+        *("--dataset=numbers", f"--data_dir={tmp_path / 'data'}"),
+        *("--total_steps=6", "--loss=sigmoid"),
+        flags=flags,
+    ) as workers:
+        assert workers.wait() == [0, 0], workers.said(0)
+        assert "60 images to train on, 11 to evaluate on" in workers.said(0)
 
 
 def test_another_run_is_refused_before_it_begins(tmp_path):
