@@ -17,6 +17,7 @@ from bit_tf import recipe as recipe_lib
 from bit_tf import workdir as workdir_lib
 
 MATRIX_CLASSES = 30
+TABLE_CLASSES = 1000
 PAIRS = 20
 SHOWN_IMAGES = 16
 THUMBNAIL_PIXELS = 112
@@ -58,7 +59,8 @@ def write(
             _matrix(final) if len(final.class_names) <= MATRIX_CLASSES else None
         ),
         pairs=final.confused_pairs(PAIRS),
-        per_class=final.per_class(),
+        num_classes=len(final.class_names),
+        per_class=_worst(final.per_class()),
         wrong=[_shown(i, evaluation, final) for i in wrong],
         random=[_shown(i, evaluation, final) for i in random],
         command=command,
@@ -224,6 +226,17 @@ def _plottable(name: str, index: int) -> str:
     name = name if len(name) <= 18 else name[:17] + "…"
     # matplotlib would read "$" as mathematics.
     return name.replace("$", r"\$")
+
+
+def _worst(rows: list[dict]) -> list[dict]:
+    """Returns as many rows of classes as a page can bear, in their order."""
+    if len(rows) <= TABLE_CLASSES:
+        return rows
+    by_f1 = sorted(
+        range(len(rows)),
+        key=lambda i: 2 if rows[i]["f1"] is None else rows[i]["f1"],
+    )
+    return [rows[i] for i in sorted(by_f1[:TABLE_CLASSES])]
 
 
 def _choose(

@@ -109,6 +109,26 @@ def test_every_class_and_number_is_there(page):
     assert f"66.7{NO_BREAK}% of 12 images right" in page
 
 
+def test_of_very_many_classes_the_worst_are_shown(page, monkeypatch):
+    rows = [
+        {"name": str(i), "f1": f1}
+        for i, f1 in enumerate((0.9, None, 0.1, 0.5, 0.0))
+    ]
+    assert report._worst(rows) == rows
+    monkeypatch.setattr(report, "TABLE_CLASSES", 3)
+    assert [row["name"] for row in report._worst(rows)] == ["2", "3", "4"]
+    assert "<summary>3 classes</summary>" in page
+
+
+def test_the_baseline_where_labels_were_not_counted():
+    class Uncounted:
+        def class_counts(self):
+            return None
+
+    evaluation = make_examples(5, classes=3).subset(np.array([0, 1, 1, 4]))
+    assert report.majority_baseline(Uncounted(), evaluation) == 0.75
+
+
 def test_very_long_pictures_have_thumbnails(tmp_path):
     for size in ((600, 1), (1, 600)):
         Image.new("RGB", size).save(tmp_path / "long.png")
