@@ -88,7 +88,8 @@ def save(
 
     workdir_lib.write_directory(directory / f"step-{state.step:08d}", write)
     for old in _states(directory)[keep:]:
-        if not (keep_every and _step(old) % keep_every == 0):
+        step = _step(old)
+        if not (keep_every and step and step % keep_every == 0):
             shutil.rmtree(old, ignore_errors=True)
 
 

@@ -80,7 +80,12 @@ def main() -> None:
             else None,
         },
     }
-    flags_given = program.given_flags(given.WORKDIR)
+    # Who computes does not matter to what is repeated.
+    flags_given = [
+        text
+        for text in program.given_flags(given.WORKDIR)
+        if not text.startswith("--worker_")
+    ]
     if given.MODEL.value is None:
         # What is repeated does not depend on what can be fetched then.
         flags_given.append(f"--model={model_name}")

@@ -71,7 +71,7 @@ def test_nothing_to_restore_is_said(tmp_path):
 
 def test_newest_states_and_those_of_every_so_many_steps_are_kept(tmp_path):
     model, optimizer = build()
-    for step in (3, 6, 9, 12, 15, 18):
+    for step in (0, 3, 6, 9, 12, 15, 18):
         checkpoint.save(
             tmp_path,
             checkpoint.State(step=step),

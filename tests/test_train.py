@@ -355,6 +355,7 @@ def test_a_loss_that_is_not_finite_has_an_exit_code_of_its_own(tmp_path):
     assert "not finite" in done.stderr
 
 
+@pytest.mark.slow
 def test_all_switches_at_once(tmp_path):
     done = run(
         DATASET,
@@ -406,7 +407,7 @@ def test_help_and_wrong_flags_need_no_tensorflow(flag):
     assert "| keras" not in done.stderr
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_ends_bit_equal(tmp_path, kills):
     flags = (
         DATASET,

@@ -60,7 +60,11 @@ def assert_same_gradients(one, two):
     [
         (1, {"parts": 4}),
         (2, {}),
-        (1, {"jit_compile": True, "parts": 2, "remat": True}),
+        pytest.param(
+            1,
+            {"jit_compile": True, "parts": 2, "remat": True},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(4, {"parts": 2}, marks=pytest.mark.slow),
         pytest.param(
             2, {"jit_compile": True, "remat": True}, marks=pytest.mark.slow

@@ -102,6 +102,8 @@ def test_the_chief_alone_writes_and_speaks(whole):
     workdir, said = whole
     assert (workdir / "weights.npz").exists()
     assert (workdir / "report.html").exists()
+    # Which repeat the run, also on one machine.
+    assert "--worker" not in (workdir / "run.flags").read_text()
     assert "2 x CPU on 2 workers, 4 images a step, 2 on each device" in said[0]
     assert "report        " in said[0]
     # Some TensorFlows speak too.
