@@ -28,7 +28,8 @@ test: install
 
 # The same properties at greater length.
 slow: install
-	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m slow
+	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m slow \
+	    --numprocesses=2 --dist=loadfile
 
 lint: install
 	$(BIN)/ruff check .
