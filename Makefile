@@ -28,8 +28,7 @@ test: install
 
 # The same properties at greater length.
 slow: install
-	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m slow \
-	    --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m slow
 
 lint: install
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ def hlo(name, *, runs, **kwargs):
     Args:
         runs: whether to compile it for this machine too, and run it.
     """
-    rules = steps.recipe(batch_size=BATCH, **steps.EVERYTHING)
+    rules = steps.recipe(batch_size=BATCH, weight_decay=1e-4)
     with steps.there_is_r14():
         model = resnet_v2.build(name, CLASSES, seed=None, **kwargs)
     optimizer = optimizer_lib.build(rules)

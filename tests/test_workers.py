@@ -62,7 +62,7 @@ class Workers:
             process.kill()
             process.wait()
 
-    def wait(self, seconds=200):
+    def wait(self, seconds=400):
         """Returns both exit codes."""
         end = time.monotonic() + seconds
         return [
@@ -80,7 +80,7 @@ def weights(workdir):
 
 
 def wait_for_rows(workdir, count, processes):
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         if len(workdir_lib.read_metrics(workdir)) >= count:
             return
@@ -139,7 +139,8 @@ def killed(workdir, rng, kills, total="--total_steps=30"):
 @pytest.mark.slow
 def test_a_worker_that_dies_is_named_and_leaves_no_trace(whole, tmp_path):
     rng = np.random.default_rng(int(os.environ.get("BIT_TF_TEST_SEED", "0")))
-    took = killed(tmp_path / "run", rng, kills=10)
+    kills = int(os.environ.get("BIT_TF_TEST_KILLS", "3"))
+    took = killed(tmp_path / "run", rng, kills)
     print(f"the other ended after {min(took):.1f} to {max(took):.1f} s")
     with Workers(tmp_path / "run", "--total_steps=30") as workers:
         assert workers.wait() == [0, 0], workers.said(0)
