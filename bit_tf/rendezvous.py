@@ -89,7 +89,7 @@ def _receive(cluster: cluster_lib.Cluster, run: str, waiting: _Waiting) -> None:
             answer = (
                 f"{cluster.named(missing)} did not come within "
                 f"{waiting.seconds:.0f} s: start all workers with the same "
-                "flags, each with its own index."
+                "flags, each with its own index, or give --worker_timeout."
             )
         elif others:
             answer = (
@@ -127,7 +127,8 @@ def _report(cluster: cluster_lib.Cluster, run: str, waiting: _Waiting) -> None:
         return
     raise ValueError(
         f"{cluster.named([0])} did not come within {waiting.seconds:.0f} s: "
-        "start all workers with the same flags, each with its own index."
+        "start all workers with the same flags, each with its own index, or "
+        "give --worker_timeout."
     )
 
 

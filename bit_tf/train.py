@@ -5,6 +5,7 @@ python -m bit_tf.train --dataset=folder:PATH --workdir=DIR
 
 import contextlib
 import dataclasses
+import faulthandler
 import hashlib
 import json
 import math
@@ -36,6 +37,8 @@ from bit_tf import zoo
 # Evaluations on the way may cost this share of the training, at most.
 EVALUATION_SHARE = 0.1
 MAX_EVALUATIONS = 10
+# For TensorFlow to join workers that have just met.
+JOIN_SECONDS = 50
 
 
 def main() -> None:
@@ -97,13 +100,13 @@ def main() -> None:
             workdir.claim(identity, flags_given)
             workdir_lib.remove_leftovers(workdir.path)
             program.say(recipe_lib.table(recipe))
-        _meet(cluster, identity)
         # TensorFlow takes seconds to import: everything that can be wrong
         # without it has been looked at by now.
         with program.quiet_import():
-            from bit_tf import distribution
             from bit_tf import training
 
+        # As late as can be: who dies after it is waited for by TensorFlow.
+        _meet(cluster, identity)
         execution = dataclasses.replace(
             execution,
             eval_every=execution.eval_every
@@ -117,9 +120,7 @@ def main() -> None:
                 model_name=model_name,
                 train=train,
                 evaluation=evaluation,
-                strategy=distribution.build(
-                    given.STRATEGY.value, cluster=cluster, tpu=given.TPU.value
-                ),
+                strategy=_joined(cluster),
                 seed=given.SEED.value,
                 init_from=init_file,
                 is_chief=is_chief,
@@ -145,6 +146,22 @@ def _execution() -> execution_lib.Execution:
         keep_checkpoints=given.KEEP_CHECKPOINTS.value,
         keep_checkpoint_every=given.KEEP_CHECKPOINT_EVERY.value,
     )
+
+
+def _joined(cluster: cluster_lib.Cluster | None):
+    """Returns the strategy; ends the process if it takes for ever."""
+    from bit_tf import distribution
+
+    if cluster is not None:
+        # TensorFlow waits in native code, where Python hears nothing, for a
+        # worker that died since they met.
+        faulthandler.dump_traceback_later(JOIN_SECONDS, exit=True)
+    try:
+        return distribution.build(
+            given.STRATEGY.value, cluster=cluster, tpu=given.TPU.value
+        )
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _meet(cluster: cluster_lib.Cluster | None, identity: dict) -> None:

@@ -261,7 +261,7 @@ WORKER_INDEX = flags.DEFINE_integer(
 )
 WORKER_TIMEOUT = flags.DEFINE_integer(
     "worker_timeout",
-    600,
+    45,
     "Seconds to wait for the other workers at the start.",
     lower_bound=1,
     upper_bound=MAX_INTEGER,

@@ -123,6 +123,9 @@ def killed(workdir, rng, kills, total="--total_steps=30"):
     for rows in np.sort(rng.integers(3, 26, kills)):
         victim = int(rng.integers(2))
         with Workers(workdir, total) as workers:
+            while "network " not in workers.said(0):
+                assert workers.processes[0].poll() is None, workers.said(0)
+                time.sleep(0.1)
             wait_for_rows(workdir, rows, workers.processes)
             time.sleep(rng.uniform(0, 0.3))
             workers.processes[victim].kill()
