@@ -59,6 +59,14 @@ class Cluster:
             f"worker {i} ({self.workers[i]})" for i in sorted(set(indices))
         )
 
+    def silent(self) -> list[int]:
+        """Returns the indices of the others that nobody answers for."""
+        return [
+            index
+            for index, address in enumerate(self.workers)
+            if index != self.index and not _answers(address)
+        ]
+
     def gone(self, error: str) -> str:
         """Returns the workers whose end an error of TensorFlow's is about.
 
@@ -71,11 +79,7 @@ class Cluster:
         Returns:
             See `named`; "" if it is about nobody's end.
         """
-        silent = [
-            index
-            for index, address in enumerate(self.workers)
-            if index != self.index and not _answers(address)
-        ]
+        silent = self.silent()
         if silent:
             return self.named(silent)
         named = {
@@ -88,6 +92,18 @@ class Cluster:
             # Which the chief runs.
             named = {0} - {self.index}
         return self.named(named & set(range(len(self.workers))))
+
+
+def farewell(gone: str) -> str:
+    """Returns what the others say when workers are gone.
+
+    Args:
+        gone: see `Cluster.named`.
+    """
+    return (
+        f"{gone} is gone. Start all workers again with the same flags: they "
+        "continue from the newest saved state."
+    )
 
 
 def _answers(address: str) -> bool:

@@ -176,10 +176,7 @@ def among_workers(cluster: cluster_lib.Cluster | None) -> Iterator[None]:
         gone = cluster.gone(str(error))
         if not gone:
             raise
-        exit_at_once(
-            f"{gone} is gone. Start all workers again with the same flags: "
-            "they continue from the newest saved state."
-        )
+        exit_at_once(cluster_lib.farewell(gone))
 
 
 def _explain(error: Exception) -> str | None:

@@ -1,9 +1,17 @@
 """Where the workers of a run meet before they compute together."""
 
 import contextlib
+import dataclasses
+import faulthandler
+import json
+import os
+import select
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 
 from bit_tf import cluster as cluster_lib
 
@@ -11,6 +19,8 @@ CONNECT_SECONDS = 2.0
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 10.0
 SAY_EVERY_SECONDS = 15.0
+# Between the word about who is missing and the end.
+_LAST_WORD_SECONDS = 5.0
 _GO = "go"
 _MAX_LINE = 4096
 
@@ -44,6 +54,49 @@ def meet(
         _receive(cluster, run, waiting)
     else:
         _report(cluster, run, waiting)
+
+
+@contextlib.contextmanager
+def joining(
+    cluster: cluster_lib.Cluster, *, name: str, seconds: float
+) -> Iterator[None]:
+    """Ends this process, exit code 1, if the block takes longer than that.
+
+    For the block in which TensorFlow joins the workers. It waits there for
+    ever for one that died since they met, and no thread of Python's runs
+    meanwhile: another process says who is missing, and a native thread ends
+    this one.
+
+    Args:
+        cluster: who joins.
+        name: of the program, before the line.
+        seconds: after which to say it; the end is a few seconds later.
+    """
+    told = json.dumps([name, seconds, dataclasses.asdict(cluster)])
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", __name__, told], stdin=subprocess.PIPE
+        ),
+        open(os.devnull, "w") as nowhere,
+    ):
+        faulthandler.dump_traceback_later(
+            seconds + _LAST_WORD_SECONDS, exit=True, file=nowhere
+        )
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _watch(told: str) -> None:
+    """Says who is missing, unless the standard input ends before."""
+    name, seconds, of = json.loads(told)
+    if select.select([sys.stdin], [], [], seconds)[0]:
+        return
+    cluster = cluster_lib.Cluster(tuple(of["workers"]), of["index"])
+    others = set(range(len(cluster.workers))) - {cluster.index}
+    gone = cluster.named(cluster.silent() or others)
+    print(f"{name}: {cluster_lib.farewell(gone)}", file=sys.stderr, flush=True)
 
 
 class _Waiting:
@@ -145,3 +198,7 @@ def _read(connection: socket.socket) -> str:
         if not more or len(text) > _MAX_LINE:
             raise ValueError("no line")
     return text.decode().rstrip("\n")
+
+
+if __name__ == "__main__":
+    _watch(sys.argv[1])

@@ -5,7 +5,6 @@ python -m bit_tf.train --dataset=folder:PATH --workdir=DIR
 
 import contextlib
 import dataclasses
-import faulthandler
 import hashlib
 import json
 import math
@@ -152,16 +151,15 @@ def _joined(cluster: cluster_lib.Cluster | None):
     """Returns the strategy; ends the process if it takes for ever."""
     from bit_tf import distribution
 
+    watched = contextlib.nullcontext()
     if cluster is not None:
-        # TensorFlow waits in native code, where Python hears nothing, for a
-        # worker that died since they met.
-        faulthandler.dump_traceback_later(JOIN_SECONDS, exit=True)
-    try:
+        watched = rendezvous.joining(
+            cluster, name="bit_tf.train", seconds=JOIN_SECONDS
+        )
+    with watched:
         return distribution.build(
             given.STRATEGY.value, cluster=cluster, tpu=given.TPU.value
         )
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def _meet(cluster: cluster_lib.Cluster | None, identity: dict) -> None:

@@ -3,6 +3,8 @@
 import concurrent.futures
 import json
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from bit_tf import cluster
 from bit_tf import rendezvous
 from tests import cluster_ports
+from tests import programs
 
 HOSTS = ("a:1", "b:2", "c:3")
 
@@ -205,3 +208,46 @@ def test_a_stranger_on_the_port_does_not_disturb():
         stranger()
         pool.submit(worker, 1).result()
         chief.result()
+
+
+JOINING = """
+import sys, time
+from bit_tf import cluster, rendezvous
+workers = tuple(sys.argv[1].split(","))
+rendezvous._LAST_WORD_SECONDS = 1.0
+with rendezvous.joining(
+    cluster.Cluster(workers, 0), name="me", seconds=float(sys.argv[2])
+):
+    time.sleep(float(sys.argv[3]))
+print("joined")
+"""
+
+
+def join(workers, *seconds):
+    return subprocess.run(
+        [sys.executable, "-c", JOINING, ",".join(workers), *map(str, seconds)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=programs.ROOT,
+    )
+
+
+def test_joining_does_not_wait_for_ever_and_says_for_whom():
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        gone = cluster_ports.free(1)[0]
+        workers = [
+            f"127.0.0.1:{port}" for port in (1, there.getsockname()[1], gone)
+        ]
+        done = join(workers, 1, 600)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr == (
+        f"me: worker 2 (127.0.0.1:{gone}) is gone. Start all workers again "
+        "with the same flags: they continue from the newest saved state.\n"
+    )
+
+
+def test_joining_in_time_says_nothing():
+    done = join(["127.0.0.1:1", "127.0.0.1:2"], 30, 0)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "joined\n", "")

@@ -4,6 +4,8 @@ import os
 import pathlib
 import re
 import signal
+import socket
+import subprocess
 import time
 
 import numpy as np
@@ -193,6 +195,44 @@ def test_workers_read_a_set_with_several_labels(tmp_path, file_format):
     ) as workers:
         assert workers.wait() == [0, 0], workers.said(0)
         assert "60 images to train on, 11 to evaluate on" in workers.said(0)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_after_they_met_is_named_within_a_minute(tmp_path):
+    ports = cluster_ports.free(2)
+    flags = (
+        *FLAGS,
+        f"--workdir={tmp_path / 'run'}",
+        f"--worker_hosts=127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}",
+    )
+    # In the place of the chief, to hear what a worker says to it.
+    with socket.create_server(("127.0.0.1", ports[0])) as server:
+        worker = programs.start("train", *flags, "--worker_index=1")
+        connection, _ = server.accept()
+        with connection:
+            said = connection.recv(4096)
+        worker.kill()
+        worker.wait()
+    chief = programs.start(
+        "train", *flags, "--worker_index=0", stderr=subprocess.PIPE, text=True
+    )
+    # In the place of that worker, which goes as soon as it has met the chief.
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection(("127.0.0.1", ports[0])) as to_chief:
+                to_chief.sendall(said)
+                assert to_chief.recv(4096) == b"go\n"
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.2)
+    try:
+        error = chief.communicate(timeout=60)[1]
+    finally:
+        chief.kill()
+    assert chief.returncode == 1
+    last = error.splitlines()[-1]
+    assert last.startswith(f"bit_tf.train: worker 1 (127.0.0.1:{ports[1]}) is")
 
 
 def test_another_run_is_refused_before_it_begins(tmp_path):
