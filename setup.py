@@ -31,8 +31,15 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=REQUIREMENTS,
     extras_require={
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.6"],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff==0.17.6",
+            "scikit-learn>=1.5",
+            "pyarrow>=16",
+        ],
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "parquet": ["pyarrow>=16"],
         "tensorboard": ["tensorboard>=2.20"],
         # The newest there is; see docs/upstream.md for how to install it.
         "tpu": ["tensorflow==2.20.*", "tensorflow-tpu==2.20.0"],

@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from bit_tf import examples as examples_lib
+from bit_tf import image_file
 from bit_tf import preprocessing
 from bit_tf import recipe as recipe_lib
 from bit_tf import records
@@ -57,13 +58,10 @@ def _reader(examples: examples_lib.Images):
     else:
         contents = tf.constant(list(examples.contents))
         labels = tf.constant(examples.labels)
-        in_memory = examples.in_memory
+        read_content = _file_reader(examples)
 
         def raw(index):
-            content = contents[index]
-            if not in_memory:
-                content = tf.io.read_file(content)
-            return content, labels[index]
+            return read_content(contents[index], index), labels[index]
 
     def read(item):
         content, label = raw(item)
@@ -72,6 +70,28 @@ def _reader(examples: examples_lib.Images):
         return content, tf.reduce_max(one_hot, axis=0)
 
     return read
+
+
+def _file_reader(examples: examples_lib.Examples):
+    """Returns a function of (content, index): the encoded image."""
+    if examples.in_memory:
+        return lambda content, index: content
+    if examples.converted is None or not examples.converted.any():
+        return lambda content, index: tf.io.read_file(content)
+    converted = tf.constant(examples.converted)
+
+    def convert(path):
+        return image_file.read(path.decode(), apply_exif=examples.apply_exif)
+
+    def with_pillow(content):
+        found = tf.numpy_function(convert, [content], tf.string)
+        return tf.ensure_shape(found, ())
+
+    return lambda content, index: tf.cond(
+        converted[index],
+        lambda: with_pillow(content),
+        lambda: tf.io.read_file(content),
+    )
 
 
 def _items(
@@ -271,9 +291,9 @@ def find_undecodable(examples: examples_lib.Images) -> list[str]:
         content = examples.contents[index]
         try:
             if isinstance(content, str):
-                content = tf.io.read_file(content)
+                content = image_file.read(content)
             decode(content, None)
-        except tf.errors.OpError:
+        except (tf.errors.OpError, OSError, ValueError):
             found.append(name)
         if len(found) == 3:
             break

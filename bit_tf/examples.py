@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -23,6 +24,17 @@ class Images(Protocol):
     def fingerprint(self) -> str: ...
 
 
+def class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns the different names in the order in which they are numbered.
+
+    By number where all are whole numbers: 2 before 10. Otherwise by letters.
+    """
+    different = set(names)
+    if all(name.isdecimal() for name in different):
+        return tuple(sorted(different, key=lambda name: (int(name), name)))
+    return tuple(sorted(different))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Examples:
     """N labelled images in a fixed order.
@@ -31,9 +43,14 @@ class Examples:
         names: N texts that identify the images, e.g. "cats/001.jpg".
         contents: N file paths (str) or N encoded images (bytes).
         labels: (N,) integers in [0, classes); or (N, most labels of an image),
-            filled up with -1, where images may have several.
+            filled up with -1, where images may have several; or (N,) float32,
+            where the label is a number.
         sizes: (N, 2) heights and widths, pixels.
-        class_names: one per class.
+        class_names: one per class; of numbers, what they count.
+        converted: (N,) booleans: which files TensorFlow would not decode
+            right, see `image_file`; None for none of them.
+        apply_exif: whether images are turned as their EXIF data says.
+        left_out: (name, reason) of images that could not be used.
     """
 
     names: Sequence[str]
@@ -41,6 +58,9 @@ class Examples:
     labels: np.ndarray
     sizes: np.ndarray
     class_names: tuple[str, ...]
+    converted: np.ndarray | None = None
+    apply_exif: bool = True
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,6 +75,11 @@ class Examples:
         """Whether an image may have several labels."""
         return self.labels.ndim > 1
 
+    @property
+    def is_number(self) -> bool:
+        """Whether labels are numbers, not classes."""
+        return self.labels.dtype.kind == "f"
+
     def subset(self, indices: np.ndarray) -> "Examples":
         """Returns the examples at `indices`, in that order."""
         return dataclasses.replace(
@@ -63,6 +88,9 @@ class Examples:
             contents=[self.contents[i] for i in indices],
             labels=self.labels[indices],
             sizes=self.sizes[indices],
+            converted=None
+            if self.converted is None
+            else self.converted[indices],
         )
 
     def typical_size(self) -> tuple[int, int]:
@@ -71,8 +99,10 @@ class Examples:
         middle = np.argsort(areas, kind="stable")[len(areas) // 2]
         return int(self.sizes[middle, 0]), int(self.sizes[middle, 1])
 
-    def class_counts(self) -> np.ndarray:
-        """Returns (classes,) example counts."""
+    def class_counts(self) -> np.ndarray | None:
+        """Returns (classes,) example counts; None if there are no classes."""
+        if self.is_number:
+            return None
         labels = self.labels[self.labels >= 0]
         return np.bincount(labels, minlength=len(self.class_names))
 

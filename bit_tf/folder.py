@@ -1,7 +1,5 @@
 """Folders of images: find, check and split them before anything trains."""
 
-import concurrent.futures
-import hashlib
 import os
 import pathlib
 from collections.abc import Callable
@@ -10,20 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from bit_tf import examples as examples_lib
+from bit_tf import holdout
 from bit_tf import image_file
+from bit_tf import scan
+from bit_tf import tasks
 
-TRAIN_FOLDERS = ("train", "training")
-EVAL_FOLDERS = (
-    "test",
-    "testing",
-    "val",
-    "validation",
-    "valid",
-    "eval",
-    "dev",
-)
 IGNORED_FILES = ("thumbs.db", "desktop.ini")
-EVAL_FRACTION = 0.2
 
 
 def load(
@@ -32,12 +22,13 @@ def load(
     train_split: str | None = None,
     eval_split: str | None = None,
     split_seed: int = 0,
+    reading: image_file.Reading | None = None,
+    cache: str | os.PathLike | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[examples_lib.Examples, examples_lib.Examples, list[str]]:
     """Reads PATH/{train,test}/CLASS/* or PATH/CLASS/*.
 
-    Every file is opened and decoded once, so that a broken one is named now
-    and not after an hour. Without an evaluation folder, a fifth of every class
+    Without an evaluation folder, a fifth of every class
     is held out, chosen by `split_seed` and the file's name.
 
     Args:
@@ -46,6 +37,8 @@ def load(
         eval_split: name of the evaluation sub-folder; the first of test, val,
             validation, valid if None.
         split_seed: which fifth is held out.
+        reading: how the images are read.
+        cache: see `scan.scan`.
         progress: called with (files checked, files in all).
 
     Returns:
@@ -63,7 +56,7 @@ def load(
             "images per class, or with train/ and test/ of that kind."
         )
     train_root, eval_root = _layout(root, train_split, eval_split)
-    train_names = _subfolders(train_root)
+    train_names = examples_lib.class_order(_subfolders(train_root))
     if len(train_names) < 2:
         found = f"only class {train_names[0]!r}" if train_names else "no class"
         raise ValueError(
@@ -85,13 +78,22 @@ def load(
                 f"{train_root}, or remove it to hold out a fifth."
             )
         files["eval"] = _list_files(eval_root, eval_names)
-    everything = [file for part in files.values() for file, _ in part]
-    sizes = _check_images(root, everything, progress)
-    train = _examples(train_root, files["train"], sizes, train_names)
+    reading = reading or image_file.Reading()
+    found = scan.scan(
+        [str(file.absolute()) for part in files.values() for file, _ in part],
+        root=str(root.absolute()),
+        reading=reading,
+        cache=cache,
+        progress=progress,
+    )
+    train = _examples(train_root, files["train"], found, train_names, reading)
+    remarks = found.remarks()
     if eval_root is None:
-        return _hold_out(train, split_seed)
-    evaluation = _examples(eval_root, files["eval"], sizes, train_names)
-    remarks = []
+        *parts, more = holdout.hold_out(train, split_seed)
+        return *parts, remarks + more
+    evaluation = _examples(
+        eval_root, files["eval"], found, train_names, reading
+    )
     missing = [
         name
         for name, count in zip(
@@ -115,40 +117,21 @@ def _layout(
     train_split, eval_split = (
         name and name.rstrip("/") for name in (train_split, eval_split)
     )
-    for name in (train_split, eval_split):
-        if name and name not in subfolders:
-            raise ValueError(
-                f"folder {root} has no sub-folder {name!r}: it has "
-                f"{', '.join(subfolders[:8]) or 'none'}."
-            )
-    if train_split and train_split == eval_split:
-        raise ValueError(
-            f"--train_split and --eval_split are both {train_split!r}: "
-            "evaluating on the training images says nothing."
-        )
-    usual = {name.lower(): name for name in reversed(subfolders)}
-
-    def first(names: Sequence[str]) -> str | None:
-        found = (usual[name] for name in names if name in usual)
-        return next((name for name in found if name != train_split), None)
-
-    train_name = train_split or first(TRAIN_FOLDERS)
+    usual = {name.lower() for name in subfolders}
+    known = {*tasks.TRAIN_NAMES, *tasks.EVAL_NAMES}
     # "train" may also be a class, of vehicles say; as a split it has classes.
-    split = bool(train_split) or (
-        bool(subfolders)
-        and (
-            usual.keys() <= {*TRAIN_FOLDERS, *EVAL_FOLDERS}
-            or bool(train_name and _subfolders(root / train_name))
-        )
-    )
-    if not split and not eval_split:
+    is_split = bool(train_split or eval_split or (usual and usual <= known))
+    for name in subfolders:
+        if name.lower() in tasks.TRAIN_NAMES and _subfolders(root / name):
+            is_split = True
+    if not is_split:
         return root, None
-    if not train_name:
-        raise ValueError(
-            f"folder {root} has {', '.join(subfolders[:8])}/ but no train/: "
-            "name the training sub-folder with --train_split."
-        )
-    eval_name = eval_split or first(EVAL_FOLDERS)
+    train_name, eval_name = tasks.choose_splits(
+        subfolders,
+        train_split,
+        eval_split,
+        of=f"folder {root}",
+    )
     return root / train_name, root / eval_name if eval_name else None
 
 
@@ -198,90 +181,30 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _check_images(
-    root: pathlib.Path,
-    files: Sequence[pathlib.Path],
-    progress: Callable[[int, int], None],
-) -> dict[pathlib.Path, tuple[int, int]]:
-    """Decodes every file once; returns heights and widths."""
-    sizes = {}
-    broken = []
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        results = pool.map(image_file.inspect, files)
-        for done, (file, result) in enumerate(
-            zip(files, results, strict=True), start=1
-        ):
-            if isinstance(result, str):
-                name = os.fsencode(file.relative_to(root))
-                broken.append(f"{name.decode(errors='replace')} ({result})")
-            else:
-                sizes[file] = result
-            progress(done, len(files))
-    if broken:
-        shown = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-        raise ValueError(
-            f"folder {root}: {len(broken)} of {len(files)} files are not "
-            f"images that can be read: {shown}. Allowed are JPEG, PNG, GIF "
-            "and BMP: convert or remove them."
-        )
-    return sizes
-
-
 def _examples(
     root: pathlib.Path,
     files: Sequence[tuple[pathlib.Path, str]],
-    sizes: dict[pathlib.Path, tuple[int, int]],
+    found: scan.Scan,
     class_names: Sequence[str],
+    reading: image_file.Reading,
 ) -> examples_lib.Examples:
     label_of = {name: label for label, name in enumerate(class_names)}
-    return examples_lib.Examples(
-        names=[file.relative_to(root).as_posix() for file, _ in files],
-        contents=[str(file.absolute()) for file, _ in files],
-        labels=np.array([label_of[name] for _, name in files], np.int32),
-        sizes=np.array([sizes[file] for file, _ in files], np.int64),
-        class_names=tuple(class_names),
-    )
-
-
-def _hold_out(
-    everything: examples_lib.Examples, split_seed: int
-) -> tuple[examples_lib.Examples, examples_lib.Examples, list[str]]:
-    """Splits off a fifth of every class, at least one image if it has two.
-
-    Images are ranked by a hash of their names: adding some moves few others.
-    """
-    held = []
-    single = []
-    for label, name in enumerate(everything.class_names):
-        members = np.flatnonzero(everything.labels == label)
-        ranked = sorted(
-            members,
-            key=lambda index: hashlib.sha256(
-                f"{split_seed}/{everything.names[index]}".encode()
-            ).digest(),
-        )
-        if len(members) == 1:
-            single.append(name)
-            continue
-        held += ranked[: max(1, round(EVAL_FRACTION * len(members)))]
-    if not held:
-        raise ValueError(
-            "every class has one image, so that none is left to evaluate on: "
-            "add images, or give train/ and test/ folders."
-        )
-    is_held = np.zeros(len(everything), bool)
-    is_held[held] = True
-    remarks = [
-        f"no evaluation folder: {len(held)} of {len(everything)} images are "
-        f"held out, a fifth of every class (--split_seed={split_seed})"
+    kept = [
+        (file, name)
+        for file, name in files
+        if str(file.absolute()) in found.good
     ]
-    if single:
-        remarks.append(
-            f"{len(single)} classes have one image, which trains and is not "
-            f"evaluated, {single[0]!r} first"
+    empty = sorted({name for _, name in files} - {name for _, name in kept})
+    if empty:
+        raise ValueError(
+            f"folder {root}: no image of class {empty[0]!r} can be used, "
+            f"{found.bad[0][0]} ({found.bad[0][1]}) first."
         )
-    return (
-        everything.subset(np.flatnonzero(~is_held)),
-        everything.subset(np.flatnonzero(is_held)),
-        remarks,
+    return examples_lib.Examples(
+        names=[file.relative_to(root).as_posix() for file, _ in kept],
+        contents=[str(file.absolute()) for file, _ in kept],
+        labels=np.array([label_of[name] for _, name in kept], np.int32),
+        class_names=tuple(class_names),
+        **found.of([str(file.absolute()) for file, _ in kept]),
+        apply_exif=reading.apply_exif,
     )

@@ -11,16 +11,20 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from bit_tf import decoding
+
 Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def decode() -> Operation:
-    """Encoded JPEG, PNG, BMP or GIF -> (H, W, 3) uint8, the first frame."""
+def decode(apply_exif: int = 1) -> Operation:
+    """Encoded JPEG, PNG, BMP or GIF -> (H, W, 3) uint8, the first frame.
+
+    With 0, a JPEG is not turned as its EXIF data says.
+    """
 
     def apply(image, seed):
         del seed
-        image = tf.io.decode_image(image, channels=3, expand_animations=False)
-        return tf.ensure_shape(image, (None, None, 3))
+        return decoding.decode(image, apply_exif=bool(apply_exif))
 
     return apply
 
@@ -62,28 +66,27 @@ def inception_crop(size: int) -> Operation:
     return apply
 
 
-def decode_and_inception_crop(size: int) -> Operation:
+def decode_and_inception_crop(size: int, apply_exif: int = 1) -> Operation:
     """Encoded image -> "decode|inception_crop(size)", decoding the crop alone.
 
-    Of a JPEG only the window is decoded. Its pixels are those of the whole
-    image, but for the outermost columns, where colours are interpolated from
-    what lies within.
+    Only of a JPEG that is stored upright; see `decoding.decode_window`.
     """
-    whole = decode()
 
     def apply(image, seed):
-        def window_of_jpeg():
+        def window():
             shape = tf.io.extract_jpeg_shape(image)
             begin, extent = _inception_window(shape, seed)
-            window = tf.concat([begin[:2], extent[:2]], axis=0)
-            return tf.image.decode_and_crop_jpeg(image, window, channels=3)
+            return decoding.decode_window(image, begin, extent)
 
-        def window_of_other():
-            decoded = whole(image, seed)
+        def whole():
+            decoded = decoding.decode(image, apply_exif=bool(apply_exif))
             begin, extent = _inception_window(tf.shape(decoded), seed)
             return tf.slice(decoded, begin, extent)
 
-        cropped = tf.cond(tf.io.is_jpeg(image), window_of_jpeg, window_of_other)
+        upright = tf.io.is_jpeg(image)
+        if apply_exif:
+            upright &= decoding.exif_orientation(image) == 1
+        cropped = tf.cond(upright, window, whole)
         cropped = tf.ensure_shape(cropped, (None, None, 3))
         return tf.image.resize(cropped, (size, size))
 

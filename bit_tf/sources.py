@@ -9,8 +9,13 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from bit_tf import archives
+from bit_tf import arrays
 from bit_tf import examples as examples_lib
 from bit_tf import folder
+from bit_tf import image_file
+from bit_tf import listing
+from bit_tf import rows
 from bit_tf import tasks
 
 # TFRecord files that are smaller are held in memory, to be read in any order.
@@ -22,6 +27,8 @@ def load(
     *,
     data_dir: str | None = None,
     split_seed: int = 0,
+    reading: image_file.Reading | None = None,
+    cache: str | os.PathLike | None = None,
     log: Callable[[str], None] = print,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[examples_lib.Images, examples_lib.Images]:
@@ -30,28 +37,64 @@ def load(
     Args:
         task: what to load.
         data_dir: where TFDS keeps its sets; its own default if None.
-        split_seed: for folders without an evaluation part.
+        split_seed: for sets without an evaluation part.
+        reading: how images of the user's own are read.
+        cache: see `scan.scan`.
         log: called with remarks, one line each.
-        progress: called with (files checked, files in all) for folders.
+        progress: called with (images checked, images in all).
 
     Raises:
         ValueError: the data is not there or not usable; the text says what
             to do.
     """
+    if task.kind == "builtin":
+        return _builtin(task.location)
+    if task.kind == "tfds":
+        return _tfds(task, data_dir, log)
+    how = {
+        "split_seed": split_seed,
+        "reading": reading,
+        "cache": cache,
+        "progress": progress,
+    }
     if task.kind == "folder":
         train, evaluation, remarks = folder.load(
             task.location,
             train_split=task.train_split,
             eval_split=task.eval_split,
-            split_seed=split_seed,
-            progress=progress,
+            **how,
         )
-        for remark in remarks:
-            log(remark)
-        return train, evaluation
-    if task.kind == "builtin":
-        return _builtin(task.location)
-    return _tfds(task, data_dir, log)
+    else:
+        train, evaluation, remarks = rows.load(
+            **_listed(task), task=task, source=task.name, **how
+        )
+    for remark in remarks:
+        log(remark)
+    return train, evaluation
+
+
+def _listed(task: tasks.Task) -> dict:
+    """Returns the rows of a set, and what its kind says of them."""
+    path = os.path.expanduser(task.location)
+    root = os.path.dirname(os.path.abspath(path))
+    if task.kind in ("csv", "jsonl"):
+        found, label_name = listing.read(task.kind, path)
+        return {"rows": found, "label_name": label_name, "root": root}
+    if task.kind == "npz":
+        found, class_names, several = arrays.read(path)
+        return {
+            "rows": found,
+            "class_names": class_names,
+            "several": several,
+            "root": path,
+        }
+    found, class_names, label_name = archives.read(task.kind, path)
+    return {
+        "rows": found,
+        "class_names": class_names,
+        "label_name": label_name,
+        "root": path,
+    }
 
 
 def _builtin(name: str) -> tuple[examples_lib.Examples, examples_lib.Examples]:
@@ -118,7 +161,7 @@ def _tfds(
 ) -> tuple[examples_lib.Images, examples_lib.Images]:
     tfds = import_tfds()
     try:
-        builder = tfds.builder(_full(task.location), data_dir=data_dir)
+        builder = _builder(tfds, task.location, data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
         raise ValueError(
             f"unknown TensorFlow Datasets name {task.location!r}: see "
@@ -179,6 +222,13 @@ def _tfds(
         _read_split(tfds, builder, task.train_split, facts, may_stream=True),
         _read_split(tfds, builder, eval_split, facts, may_stream=False),
     )
+
+
+def _builder(tfds, location: str, data_dir: str | None):
+    path = os.path.expanduser(location)
+    if os.path.isfile(os.path.join(path, "dataset_info.json")):
+        return tfds.builder_from_directory(path)
+    return tfds.builder(_full(location), data_dir=data_dir)
 
 
 def _full(name: str) -> str:

@@ -10,11 +10,11 @@ import bit_tf
 PACKAGE = pathlib.Path(bit_tf.__file__).parent
 FLOORS = {
     0: "architecture layout zoo labels tensors recipe hyperrule upstream tasks "
-    "fewshot examples estimate progress execution interruption cluster "
+    "fewshot examples holdout estimate progress execution interruption cluster "
     "rendezvous",
     1: "resnet_v2 losses preprocessing optimizer distribution workdir events "
-    "image_file folder npz_file h5_file h5_weights safetensors_file "
-    "torch_weights weights_file download",
+    "decoding image_file scan folder rows listing arrays archives npz_file "
+    "h5_file h5_weights safetensors_file torch_weights weights_file download",
     2: "data records weights pretrained checkpoint saved_model sources update "
     "imagenet21k",
     3: "evaluation loop report training conversion",

@@ -32,7 +32,7 @@ def test_splits_can_be_named(image_folder):
     (image_folder / "test").rename(image_folder / "mine")
     _, evaluation, _ = folder.load(str(image_folder), eval_split="mine")
     assert len(evaluation) == 10
-    with pytest.raises(ValueError, match="no sub-folder 'other'"):
+    with pytest.raises(ValueError, match="no split 'other'"):
         folder.load(str(image_folder), eval_split="other")
 
 
@@ -138,15 +138,12 @@ def broken_truncated(path):
     whole.unlink()
 
 
-def broken_webp(path):
-    Image.new("RGB", (8, 8)).save(path, format="WEBP")
+def broken_tiff(path):
+    Image.new("F", (8, 8)).save(path, format="TIFF")
 
 
-def broken_palette_bmp(path):
-    colours = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
-    image = Image.fromarray(colours).convert("P")
-    image.putpalette(list(range(256)) * 3)
-    image.save(path, format="BMP")
+def broken_ico(path):
+    Image.new("RGB", (8, 8)).save(path, format="ICO")
 
 
 def broken_pipe(path):
@@ -163,8 +160,8 @@ def broken_link(path):
         (broken_text, "not an image"),
         (broken_empty, "empty file"),
         (broken_truncated, "truncated"),
-        (broken_webp, "WEBP format"),
-        (broken_palette_bmp, "BMP of mode P"),
+        (broken_tiff, "TIFF of mode F"),
+        (broken_ico, "not an image that is known"),
         (broken_pipe, "not a regular file"),
         (broken_link, "No such file"),
     ],
@@ -180,10 +177,31 @@ def test_unreadable_files_are_named_with_the_reason(
     assert "\n" not in str(error.value)
 
 
-def test_too_many_pixels_are_seen_in_the_header(image_folder, monkeypatch):
-    monkeypatch.setattr(image_file, "MAX_IMAGE_PIXELS", 479)
-    with pytest.raises(ValueError, match="24x20 pixels are too many"):
-        folder.load(str(image_folder))
+def test_too_many_pixels_are_seen_in_the_header(image_folder):
+    reading = image_file.Reading(max_pixels=479)
+    with pytest.raises(ValueError, match="24x20 pixels are more than 479"):
+        folder.load(str(image_folder), reading=reading)
+
+
+def test_what_cannot_be_used_is_left_out_on_demand(image_folder):
+    broken_text(image_folder / "train" / "dark" / "bad.jpg")
+    reading = image_file.Reading(on_bad="skip")
+    train, evaluation, remarks = folder.load(str(image_folder), reading=reading)
+    assert (len(train), len(evaluation)) == (12, 10)
+    assert "train/dark/bad.jpg" in remarks[0]
+    assert [name for name, _ in train.left_out] == ["train/dark/bad.jpg"]
+    for file in (image_folder / "test" / "dark").iterdir():
+        broken_text(file)
+    with pytest.raises(ValueError, match="no image of class 'dark'"):
+        folder.load(str(image_folder), reading=reading)
+
+
+def test_whole_numbers_are_numbered_as_such(tmp_path):
+    for name in ("2", "10", "1"):
+        for number in range(2):
+            save_image(tmp_path / name / f"{number}.png", value=90)
+    train, _, _ = folder.load(str(tmp_path))
+    assert train.class_names == ("1", "2", "10")
 
 
 def empty_folder(root):
