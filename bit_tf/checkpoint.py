@@ -143,6 +143,8 @@ def _slots(
     slots = {"velocities.npz": optimizer.velocities}
     if optimizer.averages:
         slots["averages.npz"] = optimizer.averages
+    if optimizer.starts:
+        slots["starts.npz"] = optimizer.starts
     return {
         file: dict(zip(paths, variables, strict=True))
         for file, variables in slots.items()

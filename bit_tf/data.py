@@ -48,11 +48,13 @@ def index_at(position: tf.Tensor, *, num_examples: int, seed: int) -> tf.Tensor:
 
 
 def _reader(examples: examples_lib.Images):
-    """Returns a function of an item: (encoded image, (classes,) targets).
+    """Returns a function of an item: (encoded image, (outputs,) targets).
 
-    An item is an index, or a protocol buffer of a set in files.
+    An item is an index, or a protocol buffer of a set in files. Targets are 1
+    for each label, or the one number.
     """
     num_classes = len(examples.class_names)
+    is_number = getattr(examples, "is_number", False)
     if isinstance(examples, records.RecordSet):
         raw = examples.parse
     else:
@@ -65,6 +67,8 @@ def _reader(examples: examples_lib.Images):
 
     def read(item):
         content, label = raw(item)
+        if is_number:
+            return content, tf.reshape(label, (1,))
         # One label or several, filled up with -1, which is no class.
         one_hot = tf.one_hot(tf.reshape(label, (-1,)), num_classes)
         return content, tf.reduce_max(one_hot, axis=0)
@@ -152,8 +156,9 @@ def for_training(
         share: which part of each batch to prepare.
 
     Returns:
-        A dataset of ((b, crop, crop, 3) float32 in [-1, 1], (b, classes)
-        float32 label distributions), b = recipe.batch_size / share.count.
+        A dataset of ((b, crop, crop, 3) float32 in [-1, 1], (b, outputs)
+        float32 label distributions, or standardised numbers), b =
+        recipe.batch_size / share.count.
     """
     read = _reader(examples)
     preprocess = preprocessing.parse(recipe.train_preprocessing)
@@ -174,7 +179,17 @@ def for_training(
         own = tf.random.experimental.stateless_fold_in(augmentation, position)
         image = preprocess(content, own)
         image = tf.ensure_shape(image, (recipe.crop, recipe.crop, 3))
-        return image, targets
+        return image, learnt(targets)
+
+    def learnt(targets):
+        """Returns what is to be learnt of what is said of an image."""
+        targets = (targets - recipe.target_mean) / recipe.target_scale
+        if recipe.label_smoothing:
+            # Of a yes or no per class there are two classes.
+            classes = 2 if recipe.loss == "sigmoid" else targets.shape[0]
+            targets *= 1 - recipe.label_smoothing
+            targets += recipe.label_smoothing / classes
+        return targets
 
     def mix(batch, contents):
         own = tf.random.experimental.stateless_fold_in(
@@ -243,9 +258,9 @@ def for_evaluation(
         share: which part of each batch to prepare.
 
     Returns:
-        A dataset of ((b, crop, crop, 3) float32, (b, classes) float32, 1 for
-        each label of an image, (b,) int64 indices), b = batch_size /
-        share.count.
+        A dataset of ((b, crop, crop, 3) float32, (b, outputs) float32, 1 for
+        each label of an image, or its number, (b,) int64 indices), b =
+        batch_size / share.count.
     """
     read = _reader(examples)
     preprocess = preprocessing.parse(recipe.eval_preprocessing)

@@ -1,178 +1,99 @@
 """Exact evaluation: every example counts once, whatever the batch size."""
 
-import dataclasses
-import math
 from collections.abc import Callable
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from bit_tf import distribution
 from bit_tf import losses
+from bit_tf import outcomes
 
 TOP_K = 5
-
-
-def wilson_interval(
-    correct: int, total: int, z: float = 1.959963984540054
-) -> tuple[float, float]:
-    """Returns the Wilson score interval of a proportion, 95 % by default.
-
-    Unlike mean +- 1.96 sigma it stays in [0, 1] and has a width at 0 and 1
-    (Wilson 1927, J. Am. Stat. Assoc. 22, eq. for the score test).
-    """
-    if total < 1:
-        raise ValueError("an interval needs at least one example.")
-    p = correct / total
-    centre = p + z * z / (2 * total)
-    spread = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return max(0.0, (centre - spread) / scale), min(
-        1.0, (centre + spread) / scale
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
-    """What a model said about each of N examples.
-
-    Args:
-        class_names: one per class.
-        labels: (N,) true classes.
-        predicted: (N,) classes of the largest logit.
-        confidence: (N,) probability of the predicted class.
-        label_probability: (N,) probability of the true class.
-        in_top_k: (N,) 1 where the true class is among the five likeliest,
-            else 0.
-        losses: (N,) cross-entropies, nats.
-    """
-
-    class_names: Sequence[str]
-    labels: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray
-    label_probability: np.ndarray
-    in_top_k: np.ndarray
-    losses: np.ndarray
-
-    @property
-    def correct(self) -> np.ndarray:
-        return self.predicted == self.labels
-
-    def summary(self) -> dict:
-        """Returns top1 with its 95 % interval, top5, loss and examples."""
-        correct, total = int(self.correct.sum()), len(self.labels)
-        low, high = wilson_interval(correct, total)
-        return {
-            "top1": correct / total,
-            "top1_low": low,
-            "top1_high": high,
-            "top5": int(self.in_top_k.sum()) / total,
-            "loss": float(self.losses.mean(dtype=np.float64)),
-            "examples": total,
-        }
-
-    def per_class(self) -> list[dict]:
-        """Returns name, examples, precision, recall and f1 of every class.
-
-        A ratio without a denominator is None: the precision of a class that
-        was never predicted, the recall of one without examples.
-        """
-        classes = len(self.class_names)
-        examples = np.bincount(self.labels, minlength=classes)
-        predicted = np.bincount(self.predicted, minlength=classes)
-        hits = np.bincount(self.labels[self.correct], minlength=classes)
-        rows = []
-        for index, name in enumerate(self.class_names):
-            n, p, h = map(int, (examples[index], predicted[index], hits[index]))
-            rows.append(
-                {
-                    "name": name,
-                    "examples": n,
-                    "precision": h / p if p else None,
-                    "recall": h / n if n else None,
-                    "f1": 2 * h / (n + p) if n + p else None,
-                }
-            )
-        return rows
-
-    def confusion(self) -> np.ndarray:
-        """Returns (classes, classes) counts: row true, column predicted."""
-        classes = len(self.class_names)
-        matrix = np.zeros((classes, classes), np.int64)
-        np.add.at(matrix, (self.labels, self.predicted), 1)
-        return matrix
-
-    def confused_pairs(self, limit: int) -> list[tuple[str, str, int]]:
-        """Returns the most frequent (true, predicted, count) mistakes."""
-        wrong = ~self.correct
-        pairs, counts = np.unique(
-            np.stack([self.labels[wrong], self.predicted[wrong]], axis=1),
-            axis=0,
-            return_counts=True,
-        )
-        order = np.argsort(-counts, kind="stable")[:limit]
-        return [
-            (
-                self.class_names[pairs[i, 0]],
-                self.class_names[pairs[i, 1]],
-                int(counts[i]),
-            )
-            for i in order
-        ]
+# Logits of so many examples times classes are kept: 256 MB.
+MAX_LOGITS = 2**26
 
 
 def evaluator(
-    model: keras.Model,
+    predict: Callable[[tf.Tensor], tf.Tensor],
     *,
     batches: Callable[[int, int], tf.data.Dataset],
     num_examples: int,
     class_names: Sequence[str],
     strategy: tf.distribute.Strategy,
     loss_name: str = "softmax",
-) -> Callable[[], Evaluation]:
+    several_labels: bool = False,
+    target_mean: float = 0.0,
+    target_scale: float = 1.0,
+) -> Callable[[], outcomes.Outcome]:
     """Prepares the evaluation of a model on one split.
 
     Args:
-        model: images in [-1, 1] -> logits; may change between calls.
+        predict: images -> (B, outputs) logits; may change between calls.
         batches: (index of a host, number of hosts) -> its parts of the
             batches of `data.for_evaluation`.
         num_examples: N.
-        class_names: one per class.
+        class_names: one per output.
         strategy: which devices share each batch.
         loss_name: what the model was trained with, one of `recipe.LOSSES`.
+        several_labels: whether an image may have several.
+        target_mean: added to outputs that are numbers, after
+        target_scale: by which they are multiplied.
 
     Returns:
         A function that evaluates the model as it is then. It raises
         RuntimeError should an example not be seen exactly once.
     """
+    keeps_logits = num_examples * len(class_names) <= MAX_LOGITS
 
-    def replica_step(images, targets, indices):
-        logits = model(images, training=False)
-        targets = tf.cast(targets, logits.dtype)
-        probabilities = losses.probabilities(loss_name, logits)
-        predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        first = tf.argmax(targets, axis=-1, output_type=tf.int32)
-        _, likeliest = tf.math.top_k(logits, min(TOP_K, len(class_names)))
+    def of_numbers(targets, outputs):
         return {
-            "index": indices,
-            # Of several labels the one that was found, else the lowest.
-            "labels": tf.where(losses.hits(targets, logits), predicted, first),
+            "labels": targets[:, 0],
+            "predicted": outputs[:, 0] * target_scale + target_mean,
+        }
+
+    def of_several_labels(targets, logits):
+        found = {
+            "hits": tf.cast(losses.hits(targets, logits), tf.int32),
+            "losses": losses.per_example(loss_name, targets, logits),
+        }
+        if keeps_logits:
+            found["targets"] = tf.cast(targets, tf.uint8)
+            found["logits"] = logits
+        return found
+
+    def of_one_label(targets, logits):
+        probabilities = losses.probabilities(loss_name, logits)
+        labels = tf.argmax(targets, axis=-1, output_type=tf.int32)
+        predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        _, likeliest = tf.math.top_k(logits, min(TOP_K, len(class_names)))
+        in_top_k = tf.reduce_any(likeliest == labels[:, None], axis=-1)
+        found = {
+            "labels": labels,
             "predicted": predicted,
             "confidence": tf.gather(probabilities, predicted, batch_dims=1),
-            "label_probability": tf.reduce_max(
-                probabilities * targets, axis=-1
-            ),
+            "label_probability": tf.gather(probabilities, labels, batch_dims=1),
             # A number: booleans cannot be gathered from several devices.
-            "in_top_k": tf.cast(
-                tf.reduce_max(
-                    tf.gather(targets, likeliest, batch_dims=1), axis=-1
-                ),
-                tf.int32,
-            ),
+            "in_top_k": tf.cast(in_top_k, tf.int32),
             "losses": losses.per_example(loss_name, targets, logits),
+        }
+        if keeps_logits:
+            found["logits"] = logits
+        return found
+
+    if loss_name == "squared":
+        describe, outcome = of_numbers, outcomes.Numbers
+    elif several_labels:
+        describe, outcome = of_several_labels, outcomes.SeveralLabels
+    else:
+        describe, outcome = of_one_label, outcomes.OneLabel
+
+    def replica_step(images, targets, indices):
+        outputs = predict(images)
+        return {
+            "index": indices,
+            **describe(tf.cast(targets, outputs.dtype), outputs),
         }
 
     @tf.function
@@ -183,7 +104,7 @@ def evaluator(
             for name, value in outputs.items()
         }
 
-    def evaluate() -> Evaluation:
+    def evaluate() -> outcomes.Outcome:
         rows = [
             {name: value.numpy() for name, value in step(batch).items()}
             for batch in distribution.distribute(strategy, batches)
@@ -200,7 +121,7 @@ def evaluator(
                 f"{num_examples} examples should be evaluated once each, "
                 f"{len(order)} rows came back."
             )
-        return Evaluation(
+        return outcome(
             class_names=class_names,
             **{name: values[order] for name, values in columns.items()},
         )

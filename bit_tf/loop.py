@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -76,6 +77,8 @@ class Loop:
         parts: in how many a replica computes its share of a batch.
         is_chief: whether this process writes what the run leaves.
         log: called with lines for the user.
+        class_weights: see `losses.per_example`.
+        seed: of the run.
     """
 
     def __init__(
@@ -93,6 +96,8 @@ class Loop:
         parts: int = 1,
         is_chief: bool = True,
         log: Callable[[str], None] = print,
+        class_weights: Sequence[float] | None = None,
+        seed: int = 0,
     ):
         self._model = model
         self._optimizer = optimizer
@@ -116,6 +121,9 @@ class Loop:
             clip_norm=recipe.clip_norm,
             loss_scaling=self._scales,
             jit_compile=execution.jit_compile,
+            class_weights=class_weights,
+            dropout=recipe.dropout,
+            seed=seed,
         )
         self._log_every = max(1, recipe.total_steps // LOG_ROWS)
         self._per_call = execution.steps_per_call or (
@@ -272,6 +280,9 @@ class Loop:
         row = self._window.row(
             step=step, batch_size=self._recipe.batch_size, rate=rate
         )
+        if self._recipe.loss == "squared":
+            # Of numbers none is right.
+            del row["train_accuracy"]
         if self._scales:
             row["loss_scale"] = self._state.loss_scale
         if self._is_chief:
@@ -327,17 +338,33 @@ class Loop:
 
 
 def _status(row: dict, total: int) -> str:
+    accuracy = ""
+    if "train_accuracy" in row:
+        accuracy = f"accuracy {100 * row['train_accuracy']:.1f} %  "
     return (
         f"step {row['step']}/{total}  loss {row['train_loss']:.4f}  "
-        f"accuracy {100 * row['train_accuracy']:.1f} %  lr {row['lr']:.2e}  "
+        f"{accuracy}lr {row['lr']:.2e}  "
         f"{row['images_per_second']:.1f} images/s"
     )
 
 
 def _evaluation_line(row: dict, seconds: float) -> str:
+    found = []
+    if row.get("map") is not None:
+        found.append(f"mAP {100 * row['map']:.2f} %")
+    if "top1" in row:
+        found.append(
+            f"top-1 {100 * row['top1']:.2f} % ({100 * row['top1_low']:.1f} to "
+            f"{100 * row['top1_high']:.1f})"
+        )
+    if "loss" in row:
+        found.append(f"loss {row['loss']:.4f}")
+    if "mae" in row:
+        found.append(
+            f"mean absolute error {row['mae']:.4g}, root mean square "
+            f"{row['rmse']:.4g}"
+        )
     return (
-        f"step {row['step']}: top-1 {100 * row['top1']:.2f} % "
-        f"({100 * row['top1_low']:.1f} to {100 * row['top1_high']:.1f}), "
-        f"loss {row['loss']:.4f}, {row['examples']} images in "
+        f"step {row['step']}: {', '.join(found)}, {row['examples']} images in "
         f"{progress_lib.duration(seconds)}"
     )

@@ -3,12 +3,20 @@
 "softmax" is for images with one label: one distribution over all classes.
 "sigmoid" is for images with several: one yes or no per class, summed over the
 classes without re-weighting (google-research/big_transfer issue 29).
+"squared" is for a number: half the squared error of the one output.
 """
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 
-def per_example(name: str, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+def per_example(
+    name: str,
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    class_weights: Sequence[float] | None = None,
+) -> tf.Tensor:
     """Returns the loss of every example, nats.
 
     Args:
@@ -16,13 +24,27 @@ def per_example(name: str, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         labels: (B, classes); rows sum to 1 for "softmax", and are 0 to 1 per
             class for "sigmoid". Blends of them, as mixup makes, are as good.
         logits: (B, classes).
+        class_weights: (classes,) by which what the loss says of a label is
+            multiplied: of a blend each part by its own. What "sigmoid" says of
+            classes that an image does not have keeps its weight.
 
     Returns:
         (B,) in the dtype of the logits.
     """
     labels = tf.cast(labels, logits.dtype)
+    if name == "squared":
+        return 0.5 * tf.reduce_sum((logits - labels) ** 2, axis=-1)
     if name == "softmax":
+        if class_weights is not None:
+            labels *= tf.constant(class_weights, logits.dtype)
+            # The function below wants rows that sum to 1.
+            return -tf.reduce_sum(labels * tf.nn.log_softmax(logits), axis=-1)
         return tf.nn.softmax_cross_entropy_with_logits(labels, logits)
+    if class_weights is not None:
+        weights = tf.constant(class_weights, logits.dtype)
+        terms = labels * weights * tf.nn.softplus(-logits)
+        terms += (1 - labels) * tf.nn.softplus(logits)
+        return tf.reduce_sum(terms, axis=-1)
     return tf.reduce_sum(
         tf.nn.sigmoid_cross_entropy_with_logits(labels, logits), axis=-1
     )

@@ -72,10 +72,12 @@ class Momentum(keras.optimizers.Optimizer):
         weight_decay_kind: "l2" adds weight_decay * weight to the gradient;
             "decoupled" subtracts it from the weight, times rate / base_lr.
         weight_decay_on: "kernels" or "all" variables.
+        weight_decay_to: "zero", or "start": decay pulls to the weights at the
+            time of `start`.
         base_lr: the rate at which decoupled decay has its full strength.
         ema_decay: of the moving average of the weights, in (0, 1); 0 for no
-            average. `start_averages` has to be called when the weights are
-            those of step 0.
+            average. `start` has to be called when the weights are those of
+            step 0.
 
     Attributes:
         hold: scalar boolean tensor, set inside a replica before
@@ -91,6 +93,7 @@ class Momentum(keras.optimizers.Optimizer):
         weight_decay: float = 0.0,
         weight_decay_kind: str = "l2",
         weight_decay_on: str = "kernels",
+        weight_decay_to: str = "zero",
         base_lr: float = 1.0,
         ema_decay: float = 0.0,
         name: str = "momentum",
@@ -102,9 +105,11 @@ class Momentum(keras.optimizers.Optimizer):
         self.decay = weight_decay
         self.weight_decay_kind = weight_decay_kind
         self.weight_decay_on = weight_decay_on
+        self.weight_decay_to = weight_decay_to
         self.base_lr = base_lr
         self.ema_decay = ema_decay
         self.averages: list[keras.Variable] = []
+        self.starts: list[keras.Variable] = []
         self.hold: tf.Tensor | None = None
 
     def build(self, variables):
@@ -114,16 +119,19 @@ class Momentum(keras.optimizers.Optimizer):
         self.velocities = self.add_optimizer_variables(variables, "velocity")
         if self.ema_decay:
             self.averages = self.add_optimizer_variables(variables, "average")
+        if self.decay and self.weight_decay_to == "start":
+            self.starts = self.add_optimizer_variables(variables, "start")
         # Noted here, where they are Keras variables and know their paths.
         self._decayed = [
             self.weight_decay_on == "all" or v.path.endswith("kernel")
             for v in variables
         ]
 
-    def start_averages(self, variables: Sequence[keras.Variable]) -> None:
-        """Lets the averages begin at the weights as they are."""
-        for average, variable in zip(self.averages, variables, strict=False):
-            average.assign(variable)
+    def start(self, variables: Sequence[keras.Variable]) -> None:
+        """Lets averages, and where decay pulls, be the weights as they are."""
+        for slots in (self.averages, self.starts):
+            for slot, variable in zip(slots, variables, strict=False):
+                slot.assign(variable)
 
     def _get_current_learning_rate(self):
         """Returns the rate, or NaN where the update is to be held back.
@@ -147,8 +155,11 @@ class Momentum(keras.optimizers.Optimizer):
         gradient = tf.cast(gradient, variable.dtype)
         momentum, kept = constant(self.momentum), constant(self.ema_decay)
         decay = constant(self.decay if self._decayed[index] else 0.0)
+        excess = variable
+        if self.starts:
+            excess = variable - self.starts[index]
         if self.decay and self.weight_decay_kind == "l2":
-            gradient = gradient + decay * variable
+            gradient = gradient + decay * excess
         if self.hold is not None:
             # Numbers that change nothing, to the last bit.
             update = tf.math.is_finite(rate)
@@ -159,7 +170,7 @@ class Momentum(keras.optimizers.Optimizer):
         self.assign(velocity, momentum * velocity + gradient)
         step = rate * velocity
         if self.decay and self.weight_decay_kind == "decoupled":
-            step = step + rate / constant(self.base_lr) * decay * variable
+            step = step + rate / constant(self.base_lr) * decay * excess
         self.assign_sub(variable, step)
         if self.ema_decay:
             average = self.averages[index]
@@ -172,6 +183,7 @@ class Momentum(keras.optimizers.Optimizer):
             "weight_decay": self.decay,
             "weight_decay_kind": self.weight_decay_kind,
             "weight_decay_on": self.weight_decay_on,
+            "weight_decay_to": self.weight_decay_to,
             "base_lr": self.base_lr,
             "ema_decay": self.ema_decay,
         }
@@ -195,6 +207,7 @@ def build(recipe: recipe_lib.Recipe) -> Momentum:
         weight_decay=recipe.weight_decay,
         weight_decay_kind=recipe.weight_decay_kind,
         weight_decay_on=recipe.weight_decay_on,
+        weight_decay_to=recipe.weight_decay_to,
         base_lr=recipe.base_lr,
         ema_decay=recipe.ema_decay,
     )

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from collections.abc import Sequence
+from collections.abc import Set
 from types import MappingProxyType
 
 HYPERRULE_TRAIN = (
@@ -12,8 +14,9 @@ INCEPTION_TRAIN = (
     "decode_and_inception_crop({crop})|random_flip|value_range(-1,1)"
 )
 # What is minimised: cross-entropy of one distribution over all classes, for
-# images with one label, or of one per class, summed, for images with several.
-LOSSES = ("softmax", "sigmoid")
+# images with one label, or of one per class, summed, for images with several;
+# or half the squared error, for a number.
+LOSSES = ("softmax", "sigmoid", "squared")
 # "l2" adds decay * weight to the gradient, so that momentum and rate act on
 # it; "decoupled" subtracts decay * weight itself, following the schedule but
 # not the rate (Loshchilov & Hutter, arXiv 1711.05101).
@@ -21,6 +24,22 @@ WEIGHT_DECAYS = ("l2", "decoupled")
 # "kernels" are those of the convolutions and the head; "all" adds scales,
 # shifts and the head's bias.
 DECAYED = ("kernels", "all")
+# Where decay pulls: to zero, or to the weights that the run started with
+# (paper, appendix A).
+DECAY_TARGETS = ("zero", "start")
+# "balanced" weighs a class by the inverse of its number of examples;
+# "effective" by that of the effective number (Cui et al., arXiv 1901.05555).
+CLASS_WEIGHTS = ("none", "balanced", "effective")
+# Parts of the network that can be kept as they are; "all" is all but the head.
+FREEZABLE = (
+    "root_block",
+    "block1",
+    "block2",
+    "block3",
+    "block4",
+    "group_norm",
+    "all",
+)
 # Of raw convolution kernels, as Keras names them: the first is what the
 # official TF2 code got from Keras, the second what its JAX code got from flax.
 INITIALIZERS = ("glorot_uniform", "lecun_normal", "he_normal")
@@ -45,6 +64,7 @@ class Recipe:
         weight_decay: strength; 0 for none.
         weight_decay_kind: one of WEIGHT_DECAYS.
         weight_decay_on: one of DECAYED.
+        weight_decay_to: one of DECAY_TARGETS.
         clip_norm: gradients of the loss are shortened to this global norm,
             before weight decay; 0 for never.
         ema_decay: the evaluated and saved weights are a moving average with
@@ -52,6 +72,14 @@ class Recipe:
         head_bias: where the bias of a new head starts.
         initializer: one of INITIALIZERS.
         mixup_alpha: alpha of Beta(alpha, alpha); 0 for no mixup.
+        label_smoothing: share of a label that is spread over all classes, in
+            [0, 1).
+        class_weights: one of CLASS_WEIGHTS.
+        dropout: share of the pre-logits that is dropped in training, [0, 1).
+        freeze: parts of the network that are not trained, of FREEZABLE.
+        target_mean: of training labels that are numbers; what is learned is
+            (label - target_mean) / target_scale.
+        target_scale: their standard deviation.
         resize: training images are squashed to this square, pixels; None
             where the preprocessing does not resize first.
         crop: side of the square the network sees, pixels.
@@ -78,11 +106,18 @@ class Recipe:
     weight_decay: float = 0.0
     weight_decay_kind: str = "l2"
     weight_decay_on: str = "kernels"
+    weight_decay_to: str = "zero"
     clip_norm: float = 0.0
     ema_decay: float = 0.0
     head_bias: float = 0.0
     initializer: str = "glorot_uniform"
     mixup_alpha: float = 0.0
+    label_smoothing: float = 0.0
+    class_weights: str = "none"
+    dropout: float = 0.0
+    freeze: tuple[str, ...] = ()
+    target_mean: float = 0.0
+    target_scale: float = 1.0
     train_template: str = HYPERRULE_TRAIN
     eval_template: str = SQUASH_EVAL
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -135,10 +170,31 @@ class Recipe:
             ("loss", LOSSES),
             ("weight_decay_kind", WEIGHT_DECAYS),
             ("weight_decay_on", DECAYED),
+            ("weight_decay_to", DECAY_TARGETS),
+            ("class_weights", CLASS_WEIGHTS),
             ("initializer", INITIALIZERS),
         ):
             allowed = " or ".join(names)
             _require(getattr(self, field) in names, field, self, allowed)
+        for field in ("label_smoothing", "dropout"):
+            _require(
+                0 <= getattr(self, field) < 1,
+                field,
+                self,
+                "0 (none) or a number below 1",
+            )
+        _require(
+            not (self.loss == "squared" and self.label_smoothing),
+            "label_smoothing",
+            self,
+            "0 where the label is a number",
+        )
+        _require(
+            set(self.freeze) <= set(FREEZABLE),
+            "freeze",
+            self,
+            f"a list of {', '.join(FREEZABLE)}",
+        )
         if self.resize is not None:
             _require(
                 self.resize >= self.crop,
@@ -162,6 +218,7 @@ class Recipe:
             for field in dataclasses.fields(self)
         }
         values["decay_steps"] = list(self.decay_steps)
+        values["freeze"] = list(self.freeze)
         values["sources"] = dict(self.sources)
         values["train_preprocessing"] = self.train_preprocessing
         values["eval_preprocessing"] = self.eval_preprocessing
@@ -188,22 +245,32 @@ def override(
     weight_decay: float | None = None,
     weight_decay_kind: str | None = None,
     weight_decay_on: str | None = None,
+    weight_decay_to: str | None = None,
+    label_smoothing: float | None = None,
+    class_weights: str | None = None,
+    dropout: float | None = None,
+    freeze: Sequence[str] | None = None,
     clip_norm: float | None = None,
     ema_decay: float | None = None,
     head_bias: float | None = None,
     initializer: str | None = None,
     resize: int | None = None,
     crop: int | None = None,
+    random_flip: bool = True,
+    random_crop: bool = True,
+    apply_exif: bool = True,
     scale_with_batch: bool = False,
 ) -> Recipe:
     """Replaces what the user decided and keeps the shape of the rest.
 
     None means "the recipe decides". Warm-up and decay points move in
     proportion when `total_steps` changes, and of `resize` and `crop` the one
-    left out keeps the rule's ratio to the other. With `scale_with_batch` a
-    `batch_size` other than the recipe's scales the learning rate by
-    batch / recipe batch and the steps by its inverse, so that the same number
-    of examples is seen (linear scaling, as the official TF2 notebook advises).
+    left out keeps the rule's ratio to the other. `random_flip`, `random_crop`
+    and `apply_exif` can be switched off; see `without`. With
+    `scale_with_batch` a `batch_size` other than the recipe's scales the
+    learning rate by batch / recipe batch and the steps by its inverse, so that
+    the same number of examples is seen (linear scaling, as the official TF2
+    notebook advises).
 
     Raises:
         ValueError: `scale_with_batch` without `batch_size`, or a value out of
@@ -259,6 +326,11 @@ def override(
         ("weight_decay", weight_decay),
         ("weight_decay_kind", weight_decay_kind),
         ("weight_decay_on", weight_decay_on),
+        ("weight_decay_to", weight_decay_to),
+        ("label_smoothing", label_smoothing),
+        ("class_weights", class_weights),
+        ("dropout", dropout),
+        ("freeze", None if freeze is None else tuple(freeze)),
         ("clip_norm", clip_norm),
         ("ema_decay", ema_decay),
         ("head_bias", head_bias),
@@ -282,7 +354,57 @@ def override(
         else:
             scaled = round(crop * recipe.resize / recipe.crop)
             change("resize", scaled, "the rule's ratio to --crop")
+    off = {
+        "random_flip": not random_flip,
+        "random_crop": not random_crop,
+        "apply_exif": not apply_exif,
+    }
+    for field in ("train_template", "eval_template"):
+        changes[field] = without(
+            getattr(recipe, field), {name for name in off if off[name]}
+        )
     return dataclasses.replace(recipe, **changes, sources=sources)
+
+
+def without(template: str, names: Set[str]) -> str:
+    """Returns a preprocessing template without some of its operations.
+
+    Args:
+        template: see `Recipe`.
+        names: of what to leave out. Without "random_flip" or "random_crop",
+            for tasks where left and right or the place in the picture matter
+            (paper, section 3.3), images are resized to the crop itself. Without
+            "apply_exif" they are taken as they are stored.
+    """
+    operations = template.split("|")
+    if "random_flip" in names:
+        operations = [o for o in operations if o != "random_flip"]
+    if "random_crop" in names:
+        random_crop = "random_crop({crop})"
+        if random_crop in operations:
+            operations.remove(random_crop)
+            operations = [
+                "resize({crop})" if o == "resize({resize})" else o
+                for o in operations
+            ]
+        operations = [
+            whole
+            for o in operations
+            for whole in (
+                ("decode", "resize({crop})")
+                if o == "decode_and_inception_crop({crop})"
+                else (o,)
+            )
+        ]
+    if "apply_exif" in names:
+        as_stored = {
+            "decode": "decode(0)",
+            "decode_and_inception_crop({crop})": (
+                "decode_and_inception_crop({crop},0)"
+            ),
+        }
+        operations = [as_stored.get(o, o) for o in operations]
+    return "|".join(operations)
 
 
 def table(recipe: Recipe) -> str:
@@ -299,11 +421,16 @@ def table(recipe: Recipe) -> str:
         "weight_decay",
         "weight_decay_kind",
         "weight_decay_on",
+        "weight_decay_to",
         "clip_norm",
         "ema_decay",
         "head_bias",
         "initializer",
         "mixup_alpha",
+        "label_smoothing",
+        "class_weights",
+        "dropout",
+        "freeze",
         "resize",
         "crop",
     ]

@@ -3,22 +3,28 @@
 import base64
 import importlib.resources
 import io
+import pathlib
+from collections.abc import Sequence
 
 import jinja2
 import numpy as np
 from matplotlib import figure
 from matplotlib import font_manager
 from PIL import Image
+from PIL import ImageOps
 
 import bit_tf
-from bit_tf import evaluation as evaluation_lib
 from bit_tf import examples as examples_lib
+from bit_tf import outcomes
 from bit_tf import recipe as recipe_lib
 from bit_tf import workdir as workdir_lib
 
 MATRIX_CLASSES = 30
 TABLE_CLASSES = 1000
 PAIRS = 20
+TOP_5_FROM = 5
+# Of a bar, as a share of the axis, to be written into.
+TEXT_FITS = 0.15
 SHOWN_IMAGES = 16
 THUMBNAIL_PIXELS = 112
 # Colour-blind safe (Okabe & Ito).
@@ -26,58 +32,128 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 
 
 def write(
-    workdir: workdir_lib.Workdir,
+    path: pathlib.Path,
     *,
-    recipe: recipe_lib.Recipe,
     model: str,
-    train: examples_lib.Examples,
-    evaluation: examples_lib.Examples,
-    final: evaluation_lib.Evaluation,
+    evaluation: examples_lib.Images,
+    final: outcomes.Outcome,
     command: str,
+    train: examples_lib.Images | None = None,
+    recipe: recipe_lib.Recipe | None = None,
+    rows: Sequence[dict] = (),
 ) -> None:
-    """Writes the report of a run.
+    """Writes the report of a run, or of an evaluation alone.
 
     Args:
-        workdir: where the metrics are and the report goes.
-        recipe: what was run, with the source of each number.
+        path: of the page.
         model: the network in words.
-        train: what was trained on.
         evaluation: what was evaluated on, in the order of `final`.
         final: the last evaluation.
-        command: what repeats the run.
+        command: what repeats it.
+        train: what was trained on.
+        recipe: what was run, with the source of each number.
+        rows: of the run's metrics.
     """
-    rows = workdir_lib.read_metrics(workdir.path)
-    baseline = majority_baseline(train, final)
     wrong, random = _choose(final)
+    details = final.details()
+    one_label = isinstance(final, outcomes.OneLabel)
+    calibration = details.get("calibration")
     page = _template().render(
-        verdict=verdict(final.summary(), baseline),
-        summary=final.summary(),
-        facts=_facts(recipe, model, train, evaluation),
-        recipe=_recipe_rows(recipe),
-        curves=_curves(rows, baseline),
+        verdict=sentence(train, final),
+        numbers=_numbers(details, len(final.class_names)),
+        facts=_facts(model, evaluation, train, recipe),
+        curves=_curves(rows, train, final) if rows else [],
+        kind={
+            outcomes.OneLabel: "one",
+            outcomes.SeveralLabels: "several",
+            outcomes.Numbers: "number",
+        }[type(final)],
         matrix=(
-            _matrix(final) if len(final.class_names) <= MATRIX_CLASSES else None
+            _matrix(final)
+            if one_label and len(final.class_names) <= MATRIX_CLASSES
+            else None
         ),
-        pairs=final.confused_pairs(PAIRS),
+        scatter=(
+            _scatter(final) if isinstance(final, outcomes.Numbers) else None
+        ),
+        pairs=final.confused_pairs(PAIRS) if one_label else [],
+        calibration=calibration,
+        reliability=calibration and _reliability(calibration),
         num_classes=len(final.class_names),
-        per_class=_worst(final.per_class()),
+        per_class=_worst(details.get("per_class", [])),
         wrong=[_shown(i, evaluation, final) for i in wrong],
         random=[_shown(i, evaluation, final) for i in random],
+        left_out=getattr(evaluation, "left_out", ()),
+        recipe=_recipe_rows(recipe) if recipe else [],
         command=command,
         version=bit_tf.__version__,
     )
-    workdir_lib.write_text(workdir.report, page)
+    workdir_lib.write_text(path, page)
+
+
+def sentence(train: examples_lib.Images | None, final: outcomes.Outcome) -> str:
+    """Returns one sentence: how good, how sure, against what."""
+    summary = final.summary()
+    if isinstance(final, outcomes.OneLabel):
+        return verdict(summary, majority_baseline(train, final))
+    if isinstance(final, outcomes.Numbers):
+        centre = (final.labels if train is None else train.labels).mean()
+        chance = float(np.abs(final.labels - centre).mean())
+        return (
+            f"Off by {summary['mae']:.3g} on average over "
+            f"{summary['examples']:,} images; always saying the mean, "
+            f"{centre:.3g}, is off by {chance:.3g}."
+        )
+    if summary.get("map") is None:
+        return (
+            f"The likeliest class is a right one for "
+            f"{_percent(summary['top1'])} of {summary['examples']:,} images."
+        )
+    share = (final.targets > 0).mean(axis=0)
+    chance = float(share[share > 0].mean())
+    return (
+        f"Mean average precision {_percent(summary['map'])} over "
+        f"{int((share > 0).sum()):,} classes and {summary['examples']:,} "
+        f"images; guessing gets {_percent(chance)}."
+    )
+
+
+def _numbers(details: dict, num_classes: int) -> list[tuple[str, str]]:
+    """Returns what stands large at the top, as (value, what it is)."""
+    found = []
+
+    def add(name, text, show=_percent):
+        if details.get(name) is not None:
+            found.append((show(details[name]), text))
+
+    def plain(value):
+        return f"{value:.4g}"
+
+    add("map", "mean average precision")
+    if "map" in details:
+        add("f1", "F1 of all labels, at one half")
+        add("top1", "likeliest class is right")
+    else:
+        add("top1", "top-1 accuracy")
+        if num_classes > TOP_5_FROM:
+            add("top5", "true class among the first five")
+    add("mae", "mean absolute error", plain)
+    add("rmse", "root mean square error", plain)
+    add("r2", "of the variance is explained")
+    add("loss", "loss (cross-entropy, nats)", lambda value: f"{value:.3f}")
+    add("examples", "images evaluated", "{:,}".format)
+    return found
 
 
 def majority_baseline(
-    train: examples_lib.Examples, final: evaluation_lib.Evaluation
+    train: examples_lib.Images | None, final: outcomes.OneLabel
 ) -> float:
     """Returns the accuracy of always naming the largest class.
 
     That of the training images, or of the evaluated ones where the others'
     labels have not been counted.
     """
-    counts = train.class_counts()
+    counts = train.class_counts() if train else None
     if counts is None:
         counts = np.bincount(final.labels)
     return float(np.mean(final.labels == int(np.argmax(counts))))
@@ -117,27 +193,30 @@ def _template() -> jinja2.Template:
     return environment.from_string(source.read_text())
 
 
-def _facts(recipe, model, train, evaluation) -> list[tuple[str, str]]:
-    height, width = train.typical_size()
-    counts = train.class_counts()
-    per_class = ""
-    if counts is not None:
-        low, high = int(counts.min()), int(counts.max())
-        shown = f"{low:,} to {high:,}" if low < high else f"{low:,}"
-        per_class = f", {shown} per class"
-    return [
-        ("Network", model),
-        (
-            "Training images",
-            f"{len(train):,} in {len(train.class_names):,} classes{per_class}",
-        ),
-        ("Evaluated images", f"{len(evaluation):,}, each once"),
-        ("Median image size", f"{height} x {width} pixels"),
-        (
-            "Passes over the training images",
-            f"{recipe.total_steps * recipe.batch_size / len(train):.1f}",
-        ),
-    ]
+def _facts(
+    model: str,
+    evaluation: examples_lib.Images,
+    train: examples_lib.Images | None,
+    recipe: recipe_lib.Recipe | None,
+) -> list[tuple[str, str]]:
+    height, width = (train or evaluation).typical_size()
+    facts = [("Network", model)]
+    if train:
+        counts = train.class_counts()
+        text = f"{len(train):,}"
+        if not getattr(train, "is_number", False):
+            text += f" in {len(train.class_names):,} classes"
+        if counts is not None:
+            low, high = int(counts.min()), int(counts.max())
+            shown = f"{low:,} to {high:,}" if low < high else f"{low:,}"
+            text += f", {shown} per class"
+        facts.append(("Training images", text))
+    facts.append(("Evaluated images", f"{len(evaluation):,}, each once"))
+    facts.append(("Median image size", f"{height} x {width} pixels"))
+    if train and recipe:
+        passes = recipe.total_steps * recipe.batch_size / len(train)
+        facts.append(("Passes over the training images", f"{passes:.1f}"))
+    return facts
 
 
 def _recipe_rows(recipe: recipe_lib.Recipe) -> list[tuple[str, str, str]]:
@@ -158,10 +237,14 @@ def _png(plot: figure.Figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _curves(rows: list[dict], baseline: float) -> list[tuple[str, str]]:
+def _curves(
+    rows: Sequence[dict],
+    train: examples_lib.Images | None,
+    final: outcomes.Outcome,
+) -> list[tuple[str, str]]:
     """Returns (name, PNG) of loss, accuracy and rate against steps."""
     training = [row for row in rows if "train_loss" in row]
-    evaluated = [row for row in rows if "top1" in row]
+    evaluated = [row for row in rows if "examples" in row]
 
     def draw(title, of_training, of_evaluation=None, line=None):
         plot = figure.Figure(figsize=(3.6, 2.8), layout="constrained")
@@ -181,14 +264,85 @@ def _curves(rows: list[dict], baseline: float) -> list[tuple[str, str]]:
         axes.spines[["top", "right"]].set_visible(False)
         return title, _png(plot)
 
+    if isinstance(final, outcomes.Numbers):
+        return [
+            draw("Loss, in units of the labels' variance", "train_loss"),
+            draw("Mean absolute error", None, "mae"),
+            draw("Learning rate", "lr"),
+        ]
+    if isinstance(final, outcomes.SeveralLabels):
+        shares = [
+            draw("Likeliest class is right", "train_accuracy", "top1", 0.0)
+        ]
+        if final.is_complete:
+            shares.append(draw("Mean average precision", None, "map", 0.0))
+    else:
+        baseline = majority_baseline(train, final)
+        shares = [draw("Top-1 accuracy", "train_accuracy", "top1", baseline)]
     return [
         draw("Loss", "train_loss", "loss"),
-        draw("Top-1 accuracy", "train_accuracy", "top1", baseline),
+        *shares,
         draw("Learning rate", "lr"),
     ]
 
 
-def _matrix(final: evaluation_lib.Evaluation) -> str:
+def _reliability(calibration: dict) -> str:
+    """Returns accuracy against confidence, with how many images, as PNG."""
+    bins = calibration["bins"]
+    plot = figure.Figure(figsize=(4.2, 3.4), layout="constrained")
+    axes = plot.subplots()
+    width = bins[0]["high"] - bins[0]["low"]
+    middles = [(row["low"] + row["high"]) / 2 for row in bins]
+    axes.bar(
+        middles,
+        [row["accuracy"] for row in bins],
+        width=0.92 * width,
+        color=BLUE,
+    )
+    axes.plot([0, 1], [0, 1], color="0.5", ls=":", lw=1)
+    axes.plot(
+        [row["confidence"] for row in bins],
+        [row["accuracy"] for row in bins],
+        color=ORANGE,
+        marker=".",
+        lw=0,
+    )
+    for x, row in zip(middles, bins, strict=True):
+        axes.text(
+            x,
+            0.01,
+            f"{row['examples']:,}",
+            rotation=90,
+            ha="center",
+            va="bottom",
+            fontsize=6,
+            color="white" if row["accuracy"] > TEXT_FITS else "black",
+        )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.spines[["top", "right"]].set_visible(False)
+    return _png(plot)
+
+
+def _scatter(final: outcomes.Numbers) -> str:
+    """Returns predicted against true numbers, as PNG."""
+    plot = figure.Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = plot.subplots()
+    axes.scatter(
+        final.labels, final.predicted, s=8, color=BLUE, alpha=0.5, lw=0
+    )
+    ends = [final.labels.min(), final.labels.max()]
+    axes.plot(ends, ends, color="0.5", ls=":", lw=1)
+    name = _plottable(final.class_names[0], 0)
+    axes.set_xlabel(f"{name}, true")
+    axes.set_ylabel(f"{name}, predicted")
+    axes.spines[["top", "right"]].set_visible(False)
+    return _png(plot)
+
+
+def _matrix(final: outcomes.OneLabel) -> str:
     """Returns the confusion matrix, rows normalised, as PNG."""
     counts = final.confusion()
     totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -239,36 +393,30 @@ def _worst(rows: list[dict]) -> list[dict]:
     return [rows[i] for i in sorted(by_f1[:TABLE_CLASSES])]
 
 
-def _choose(
-    final: evaluation_lib.Evaluation,
-) -> tuple[np.ndarray, np.ndarray]:
+def _choose(final: outcomes.Outcome) -> tuple[np.ndarray, np.ndarray]:
     """Returns indices of the most wrong and of some random predictions."""
-    wrong = np.flatnonzero(~final.correct)
-    order = np.argsort(final.label_probability[wrong], kind="stable")
-    total = len(final.labels)
+    total = final.summary()["examples"]
     random = np.random.default_rng(0).permutation(total)[:SHOWN_IMAGES]
-    return wrong[order[:SHOWN_IMAGES]], random
+    return final.worst_first()[:SHOWN_IMAGES], random
 
 
 def _shown(
     index: int,
-    examples: examples_lib.Examples,
-    final: evaluation_lib.Evaluation,
+    examples: examples_lib.Images,
+    final: outcomes.Outcome,
 ) -> dict:
     return {
         "image": _thumbnail(examples.contents[index]),
         "name": examples.names[index],
-        "label": final.class_names[final.labels[index]],
-        "predicted": final.class_names[final.predicted[index]],
-        "confidence": float(final.confidence[index]),
-        "correct": bool(final.correct[index]),
+        **final.said(index),
     }
 
 
 def _thumbnail(content: str | bytes) -> str:
     file = io.BytesIO(content) if isinstance(content, bytes) else content
     with Image.open(file) as image:
-        small = image.convert("RGB")
+        image.draft("RGB", (2 * THUMBNAIL_PIXELS, 2 * THUMBNAIL_PIXELS))
+        small = ImageOps.exif_transpose(image).convert("RGB")
     small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=85)

@@ -49,7 +49,8 @@ def write(
         class_names: one per output.
         crop: image side the model was evaluated at, pixels; told, not forced.
         head: "softmax" if an image has one class, "sigmoid" if several: what
-            makes probabilities of the logits.
+            makes probabilities of the logits; "squared" if the output is a
+            number.
         weight_decay: strength of `regularization_losses`; 0 for none.
         training: what to tell about the run, JSON types.
 
@@ -65,7 +66,10 @@ def write(
         "input": "float32 RGB in [0, 1], (batch, height, width, 3)",
         "image_size": crop,
         "resize": "squash to image_size x image_size, bilinear",
-        "output": f"logits; {head} gives probabilities",
+        "head": head,
+        "output": "the number itself"
+        if head == "squared"
+        else f"logits; {head} gives probabilities",
         "training": training or {},
     }
     with tempfile.TemporaryDirectory() as assets:
@@ -101,7 +105,12 @@ def export_run(workdir: workdir_lib.Workdir, path: pathlib.Path) -> None:
         for key in ("name", "total_steps", "batch_size", "base_lr", "data")
     }
     if workdir.evaluation.is_file():
-        training["top1"] = json.loads(workdir.evaluation.read_text())["top1"]
+        found = json.loads(workdir.evaluation.read_text())
+        training |= {
+            name: found[name]
+            for name in ("top1", "map", "mae", "r2")
+            if name in found
+        }
     model = resnet_v2.build(
         run["model"], run["num_classes"], seed=None, dtype="float32"
     )
@@ -191,7 +200,12 @@ def _root(
         },
     )
     names = list(facts["class_names"])
-    activation = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}[head]
+    # What belongs to the outputs beside them.
+    more = {
+        "softmax": lambda logits: {"probabilities": tf.nn.softmax(logits)},
+        "sigmoid": lambda logits: {"probabilities": tf.nn.sigmoid(logits)},
+        "squared": lambda numbers: {"numbers": tf.identity(numbers)},
+    }[head]
 
     images = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
 
@@ -217,7 +231,7 @@ def _root(
     @tf.function(input_signature=[images])
     def serve(images):
         logits = network(images)["logits"]
-        return {"logits": logits, "probabilities": activation(logits)}
+        return {"logits": logits, **more(logits)}
 
     @tf.function(input_signature=[images])
     def serve_features(images):

@@ -12,6 +12,7 @@ import os
 import pathlib
 import shlex
 
+import numpy as np
 from absl import flags
 
 from bit_tf import architecture
@@ -21,6 +22,8 @@ from bit_tf import examples as examples_lib
 from bit_tf import execution as execution_lib
 from bit_tf import fewshot
 from bit_tf import hyperrule
+from bit_tf import image_file
+from bit_tf import pretrained
 from bit_tf import program
 from bit_tf import progress as progress_lib
 from bit_tf import recipe as recipe_lib
@@ -47,6 +50,7 @@ def main() -> None:
         given.DATASET.value,
         train_split=given.TRAIN_SPLIT.value,
         eval_split=given.EVAL_SPLIT.value,
+        target=given.TARGET.value,
     )
     _check_model_name()
     cluster = cluster_lib.resolve(
@@ -55,13 +59,14 @@ def main() -> None:
         worker_index=given.WORKER_INDEX.value,
     )
     execution = _execution()
-    train, evaluation = _load(task)
+    reading = _reading(task)
+    train, evaluation = _load(task, reading)
     # Wrong numbers are told before weights are fetched.
-    _resolve(train, given.SMALL_MODEL)
+    _resolve(train, given.SMALL_MODEL, reading)
     workdir = workdir_lib.Workdir(given.WORKDIR.value)
     model_name, init_from = _start(workdir)
     init_file = _checked(init_from, model_name) if init_from else None
-    recipe = _resolve(train, model_name)
+    recipe = _resolve(train, model_name, reading)
     identity = {
         **recipe.to_dict(),
         "model": model_name,
@@ -256,8 +261,19 @@ def _checked(init_from: str, model_name: str) -> pathlib.Path:
         return path
 
 
+def _reading(task: tasks.Task) -> image_file.Reading:
+    apply_exif = given.APPLY_EXIF.value
+    if apply_exif is None:
+        apply_exif = task.kind != "tfds"
+    return image_file.Reading(
+        apply_exif=apply_exif,
+        max_pixels=given.MAX_IMAGE_PIXELS.value,
+        on_bad=given.ON_BAD_IMAGE.value,
+    )
+
+
 def _load(
-    task: tasks.Task,
+    task: tasks.Task, reading: image_file.Reading
 ) -> tuple[examples_lib.Images, examples_lib.Images]:
     status = progress_lib.Progress(total=1)
 
@@ -272,6 +288,8 @@ def _load(
         task,
         data_dir=given.DATA_DIR.value,
         split_seed=given.SPLIT_SEED.value,
+        reading=reading,
+        cache=pretrained.cache_directory(os.environ) / "scans",
         log=program.say,
         progress=show,
     )
@@ -301,7 +319,9 @@ def _load(
     return train, evaluation
 
 
-def _resolve(train: examples_lib.Images, model_name: str) -> recipe_lib.Recipe:
+def _resolve(
+    train: examples_lib.Images, model_name: str, reading: image_file.Reading
+) -> recipe_lib.Recipe:
     """Returns the rule's recipe with what the flags decide otherwise."""
     if given.RECIPE.value == "upstream":
         if given.SCALE_WITH_BATCH.value:
@@ -337,19 +357,66 @@ def _resolve(train: examples_lib.Images, model_name: str) -> recipe_lib.Recipe:
         weight_decay=given.WEIGHT_DECAY.value,
         weight_decay_kind=given.WEIGHT_DECAY_KIND.value,
         weight_decay_on=given.WEIGHT_DECAY_ON.value,
+        weight_decay_to=given.WEIGHT_DECAY_TO.value,
+        label_smoothing=given.LABEL_SMOOTHING.value,
+        class_weights=given.CLASS_WEIGHTS.value,
+        dropout=given.DROPOUT.value,
+        freeze=given.FREEZE.value,
         clip_norm=given.CLIP_NORM.value,
         ema_decay=given.EMA_DECAY.value,
         head_bias=given.HEAD_BIAS.value,
         initializer=given.INITIALIZER.value,
         resize=given.RESIZE.value,
         crop=given.CROP.value,
+        random_flip=given.RANDOM_FLIP.value,
+        random_crop=given.RANDOM_CROP.value,
+        apply_exif=reading.apply_exif,
     )
-    if train.is_multi_label and recipe.loss == "softmax":
-        raise ValueError(
-            "images with several labels need --loss=sigmoid: the recipe "
-            f"{recipe.name} has one label per image."
-        )
+    recipe = _with_labels(recipe, train)
+    _check_loss(train, recipe)
     return recipe
+
+
+def _with_labels(
+    recipe: recipe_lib.Recipe, train: examples_lib.Images
+) -> recipe_lib.Recipe:
+    """Returns the recipe with what the labels decide."""
+    changes, source = {}, "one number per image"
+    if getattr(train, "is_number", False):
+        changes = {
+            "loss": "squared",
+            "target_mean": float(train.labels.mean(dtype=np.float64)),
+            # Of numbers that are all the same there is none.
+            "target_scale": float(train.labels.std(dtype=np.float64)) or 1.0,
+        }
+    elif train.is_multi_label:
+        changes, source = {"loss": "sigmoid"}, "several labels per image"
+    if given.LOSS.value is not None:
+        changes.pop("loss", None)
+    if recipe.loss == changes.get("loss"):
+        return recipe
+    sources = {**recipe.sources, **dict.fromkeys(changes, source)}
+    return dataclasses.replace(recipe, **changes, sources=sources)
+
+
+def _check_loss(train: examples_lib.Images, recipe: recipe_lib.Recipe) -> None:
+    """Raises ValueError if the labels are of another kind than the loss's."""
+    is_number = getattr(train, "is_number", False)
+    if train.is_multi_label and recipe.loss != "sigmoid":
+        raise ValueError(
+            f"loss {recipe.loss} has one label per image, and these have "
+            "several: drop --loss, or give --loss=sigmoid."
+        )
+    if is_number != (recipe.loss == "squared"):
+        raise ValueError(
+            f"loss {recipe.loss} is not for these labels: --loss=squared is "
+            "for --target=number, and nothing else is."
+        )
+    if recipe.class_weights != "none" and train.class_counts() is None:
+        raise ValueError(
+            f"--class_weights={recipe.class_weights} needs the number of "
+            "examples of each class, which is not known of these."
+        )
 
 
 def _usual_eval_every(

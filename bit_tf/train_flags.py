@@ -4,7 +4,9 @@ from absl import flags
 
 from bit_tf import execution
 from bit_tf import hyperrule
+from bit_tf import image_file
 from bit_tf import recipe as recipe_lib
+from bit_tf import tasks
 from bit_tf import upstream
 
 DEFAULT_MODEL = "BiT-M-R50x1"
@@ -16,8 +18,52 @@ DATASET = flags.DEFINE_string(
     "dataset",
     None,
     "folder:PATH (train/ and test/ with a sub-folder per class, or just the "
-    "sub-folders), builtin:patches, or a TensorFlow Datasets name such as "
-    "cifar10 or oxford_flowers102:2.*",
+    "sub-folders), builtin:patches, a TensorFlow Datasets name such as cifar10 "
+    "or oxford_flowers102:2.*, or one of "
+    + "; ".join(
+        f"{kind}:{what}"
+        for kind, what in tasks.KINDS.items()
+        if kind not in ("folder", "builtin")
+    ),
+)
+TARGET = flags.DEFINE_string(
+    "target",
+    "class",
+    "What the label of an image is: class; number, which is predicted as "
+    "such; or bins:EDGES, the interval that a number falls into, such as "
+    "bins:8,20.",
+)
+APPLY_EXIF = flags.DEFINE_bool(
+    "apply_exif",
+    None,
+    "Turn photos as their cameras noted. Default: yes, but for TensorFlow "
+    "Datasets, whose published numbers are without.",
+)
+MAX_IMAGE_PIXELS = flags.DEFINE_integer(
+    "max_image_pixels",
+    image_file.MAX_PIXELS,
+    "Images with more are refused, before they are decoded.",
+    lower_bound=1,
+    upper_bound=image_file.MOST_PIXELS,
+)
+ON_BAD_IMAGE = flags.DEFINE_enum(
+    "on_bad_image",
+    "fail",
+    ["fail", "skip"],
+    "What to do with images that cannot be used: name them and end, or leave "
+    "them out and list them in the report.",
+)
+RANDOM_FLIP = flags.DEFINE_bool(
+    "random_flip",
+    True,
+    "Mirror training images at random. Switch it off where left and right "
+    "matter.",
+)
+RANDOM_CROP = flags.DEFINE_bool(
+    "random_crop",
+    True,
+    "Cut training images at random. Switch it off where the place in the "
+    "picture or the number of things matters.",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir",
@@ -112,8 +158,8 @@ LOSS = flags.DEFINE_enum(
     "loss",
     None,
     list(recipe_lib.LOSSES),
-    "softmax for one label per image, sigmoid for several. Default: the recipe "
-    "decides.",
+    "softmax for one label per image, sigmoid for several, squared for a "
+    "number. Default: the recipe decides, or the labels.",
 )
 WEIGHT_DECAY = flags.DEFINE_float(
     "weight_decay", None, "0 for none. Default: the recipe decides."
@@ -130,6 +176,39 @@ WEIGHT_DECAY_ON = flags.DEFINE_enum(
     None,
     list(recipe_lib.DECAYED),
     "Which weights decay. Default: the recipe decides.",
+)
+WEIGHT_DECAY_TO = flags.DEFINE_enum(
+    "weight_decay_to",
+    None,
+    list(recipe_lib.DECAY_TARGETS),
+    "Where decay pulls the weights: to zero, or to where they started. "
+    "Default: the recipe decides.",
+)
+LABEL_SMOOTHING = flags.DEFINE_float(
+    "label_smoothing",
+    None,
+    "Share of each label that is spread over all classes. Default: the recipe "
+    "decides.",
+)
+CLASS_WEIGHTS = flags.DEFINE_enum(
+    "class_weights",
+    None,
+    list(recipe_lib.CLASS_WEIGHTS),
+    "How much more the examples of rare classes weigh: balanced, all classes "
+    "alike; effective, less than that. Default: the recipe decides.",
+)
+DROPOUT = flags.DEFINE_float(
+    "dropout",
+    None,
+    "Share of the pre-logits that is dropped in training. Default: the recipe "
+    "decides.",
+)
+FREEZE = flags.DEFINE_list(
+    "freeze",
+    None,
+    "Parts of the network that are not trained, of "
+    f"{', '.join(recipe_lib.FREEZABLE)}; all is all but the head. Default: "
+    "none.",
 )
 CLIP_NORM = flags.DEFINE_float(
     "clip_norm",

@@ -1,9 +1,12 @@
 """One whole run: network and data in; weights, SavedModel and report out."""
 
+import contextlib
 import json
 import pathlib
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -13,8 +16,10 @@ from bit_tf import distribution
 from bit_tf import evaluation as evaluation_lib
 from bit_tf import examples as examples_lib
 from bit_tf import execution as execution_lib
+from bit_tf import imbalance
 from bit_tf import loop
 from bit_tf import optimizer as optimizer_lib
+from bit_tf import outcomes
 from bit_tf import progress as progress_lib
 from bit_tf import recipe as recipe_lib
 from bit_tf import report
@@ -42,7 +47,7 @@ def run(
     export: bool = True,
     command: str = "",
     log: Callable[[str], None] = print,
-) -> evaluation_lib.Evaluation:
+) -> outcomes.Outcome:
     """Trains, or continues to train, and leaves everything in `workdir`.
 
     Args:
@@ -83,6 +88,7 @@ def run(
             remat=execution.remat,
             dtype=execution.precision,
         )
+        _freeze(model, recipe.freeze)
         optimizer = optimizer_lib.build(recipe)
         optimizer.build(model.trainable_variables)
     log(
@@ -106,10 +112,10 @@ def run(
         log(f"continuing at step {state.step} of {recipe.total_steps}")
     else:
         state = checkpoint.State()
-        _begin(model, init_from, head_bias=recipe.head_bias, log=log)
-        optimizer.start_averages(model.trainable_variables)
+        _begin(model, init_from, recipe, log=log)
+        optimizer.start(model.trainable_variables)
     evaluate = evaluation_lib.evaluator(
-        model,
+        lambda images: model(images, training=False),
         batches=lambda host, hosts: data.for_evaluation(
             evaluation,
             recipe,
@@ -122,8 +128,11 @@ def run(
         class_names=train.class_names,
         strategy=strategy,
         loss_name=recipe.loss,
+        several_labels=train.is_multi_label,
+        target_mean=recipe.target_mean,
+        target_scale=recipe.target_scale,
     )
-    latest: dict[int, evaluation_lib.Evaluation] = {}
+    latest: dict[int, outcomes.Outcome] = {}
 
     def evaluate_at(step: int) -> dict:
         latest.clear()
@@ -155,13 +164,19 @@ def run(
             parts=parts,
             is_chief=is_chief,
             log=log,
+            class_weights=imbalance.weights(
+                recipe.class_weights, train.class_counts()
+            ),
+            seed=seed,
         ).run()
         with optimizer_lib.averaged(optimizer, model.trainable_variables):
             # A run that had ended already comes here without a step.
             if recipe.total_steps not in latest:
                 evaluate_at(recipe.total_steps)
             if is_chief:
-                weights.save(workdir.weights, model)
+                # Whoever uses them gets numbers in their own unit.
+                with _in_unit_of_labels(model, recipe):
+                    weights.save(workdir.weights, model)
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         _name_the_image(error, train, evaluation)
         raise
@@ -181,31 +196,69 @@ def run(
     # Who ends first would be missed by those who still write.
     distribution.barrier(strategy)
     log(f"training and evaluation took {progress_lib.duration(seconds)}")
-    baseline = report.majority_baseline(train, final)
     # A terminal may not know the page's unbreakable space.
-    log(report.verdict(final.summary(), baseline).replace("\xa0", " "))
+    log(report.sentence(train, final).replace("\xa0", " "))
     return final
+
+
+def _freeze(model: resnet_v2.ResNetV2, names: Sequence[str]) -> None:
+    """Lets parts of the network keep their weights."""
+    if "all" in names:
+        names = [name for name in recipe_lib.FREEZABLE if name != "all"]
+    for name in names:
+        model.get_layer(name).trainable = False
 
 
 def _begin(
     model: resnet_v2.ResNetV2,
     init_from: pathlib.Path | None,
+    recipe: recipe_lib.Recipe,
     *,
-    head_bias: float,
     log: Callable[[str], None],
 ) -> None:
     """Sets the weights of step 0, where they are not fresh already."""
     remark = weights.load(init_from, model) if init_from else None
     if init_from:
         log(f"weights from {init_from}" + (f"; {remark}" if remark else ""))
-    if head_bias:
-        if init_from and remark is None:
+    has_head = init_from is not None and remark is None
+    conv = model.get_layer("head").conv
+    if recipe.head_bias:
+        if has_head:
             raise ValueError(
-                f"head_bias={head_bias:g} is for a new head, and {init_from} "
-                "has one for these classes: drop --head_bias."
+                f"head_bias={recipe.head_bias:g} is for a new head, and "
+                f"{init_from} has one for these classes: drop --head_bias."
             )
-        bias = model.get_layer("head").conv.bias
-        bias.assign([head_bias] * model.num_classes)
+        conv.bias.assign([recipe.head_bias] * model.num_classes)
+    if has_head:
+        _scale_head(
+            model,
+            shift=-recipe.target_mean / recipe.target_scale,
+            scale=1 / recipe.target_scale,
+        )
+
+
+@contextlib.contextmanager
+def _in_unit_of_labels(
+    model: resnet_v2.ResNetV2, recipe: recipe_lib.Recipe
+) -> Iterator[None]:
+    """Lets the head give labels, not what was learnt of them."""
+    conv = model.get_layer("head").conv
+    kept = [weight.numpy() for weight in (conv.kernel, conv.bias)]
+    _scale_head(model, shift=recipe.target_mean, scale=recipe.target_scale)
+    try:
+        yield
+    finally:
+        conv.kernel.assign(kept[0])
+        conv.bias.assign(kept[1])
+
+
+def _scale_head(
+    model: resnet_v2.ResNetV2, *, shift: float, scale: float
+) -> None:
+    """Lets the head's outputs be scale * output + shift."""
+    conv = model.get_layer("head").conv
+    conv.kernel.assign(conv.kernel.numpy() * scale)
+    conv.bias.assign(conv.bias.numpy() * scale + shift)
 
 
 def _name_the_image(error, train, evaluation) -> None:
@@ -226,23 +279,21 @@ def _leave(
     model: resnet_v2.ResNetV2,
     train: examples_lib.Examples,
     evaluation: examples_lib.Examples,
-    final: evaluation_lib.Evaluation,
+    final: outcomes.Outcome,
     export: bool,
     command: str,
 ) -> None:
     """Writes evaluation, SavedModel and report."""
     workdir_lib.write_text(
         workdir.evaluation,
-        json.dumps(
-            {**final.summary(), "per_class": final.per_class()}, indent=1
-        )
-        + "\n",
+        json.dumps(final.details(), indent=1) + "\n",
     )
     if export:
         saved_model.export_run(workdir, workdir.saved_model)
     report.write(
-        workdir,
+        workdir.report,
         recipe=recipe,
+        rows=workdir_lib.read_metrics(workdir.path),
         model=f"{model.name}, {model.count_params():,} parameters",
         train=train,
         evaluation=evaluation,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -39,6 +40,9 @@ def compiled(
     clip_norm: float = 0.0,
     loss_scaling: bool = False,
     jit_compile: bool = False,
+    class_weights: Sequence[float] | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
 ) -> Callable[..., Report]:
     """Compiles the update: a cross-entropy averaged over the batch.
 
@@ -56,6 +60,9 @@ def compiled(
         loss_scaling: whether the loss is multiplied by a scale before it is
             differentiated, so that float16 does not lose small gradients.
         jit_compile: whether XLA compiles forward and backward pass.
+        class_weights: see `losses.per_example`.
+        dropout: share of the pre-logits that is dropped.
+        seed: of what is dropped, with the number of the update.
 
     Returns:
         A function of (iterator over distributed batches, number of updates,
@@ -70,6 +77,9 @@ def compiled(
         clip_norm=clip_norm,
         loss_scaling=loss_scaling,
         jit_compile=jit_compile,
+        class_weights=class_weights,
+        dropout=dropout,
+        seed=seed,
     )
 
     def step(iterator, loss_scale, asked):
@@ -119,6 +129,9 @@ def of_replica(
     clip_norm: float = 0.0,
     loss_scaling: bool = False,
     jit_compile: bool = False,
+    class_weights: Sequence[float] | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
 ) -> Callable:
     """Returns what each replica does in an update; see `compiled`.
 
@@ -128,12 +141,14 @@ def of_replica(
         examples, whether the update was held back, and `asked` again.
     """
 
-    def forward_backward(images, labels, loss_scale):
+    def forward_backward(images, labels, kept, loss_scale):
         """Returns the sum of losses, the correct ones, and gradients."""
         with tf.GradientTape() as tape:
-            logits = model(images, training=True)
+            logits = _logits(model, images, kept)
             labels = tf.cast(labels, logits.dtype)
-            loss = tf.reduce_sum(losses.per_example(loss_name, labels, logits))
+            loss = tf.reduce_sum(
+                losses.per_example(loss_name, labels, logits, class_weights)
+            )
             share = loss / tf.cast(batch_size, loss.dtype)
             if loss_scaling:
                 share *= tf.cast(loss_scale, loss.dtype)
@@ -145,11 +160,11 @@ def of_replica(
         )
         return tf.cast(loss, tf.float64), correct, gradients
 
-    def in_parts(compute, images, labels, loss_scale):
+    def in_parts(compute, images, labels, kept, loss_scale):
         size = images.shape[0] // parts
-        images, labels = (
+        images, labels, kept = (
             tf.reshape(tensor, (parts, size, *tensor.shape[1:]))
-            for tensor in (images, labels)
+            for tensor in (images, labels, kept)
         )
         loss, correct = tf.zeros((), tf.float64), tf.zeros((), tf.float64)
         gradients = [
@@ -158,7 +173,7 @@ def of_replica(
         for part in tf.range(parts):
             # One after the other, or nothing would be saved.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            more = compute(images[part], labels[part], loss_scale)
+            more = compute(images[part], labels[part], kept[part], loss_scale)
             loss += more[0]
             correct += more[1]
             gradients = [a + b for a, b in zip(gradients, more[2], strict=True)]
@@ -172,16 +187,25 @@ def of_replica(
             tf.ensure_shape(tensor, (size, *tensor.shape[1:]))
             for tensor in (images, labels)
         )
+        kept = _kept(
+            model,
+            rate=dropout,
+            # Of the whole batch, whoever computes it.
+            seed=(seed, optimizer.iterations),
+            batch_size=batch_size,
+            first=tf.cast(replica.replica_id_in_sync_group, tf.int32) * size,
+            size=size,
+        )
         compute = forward_backward
         if jit_compile:
             # A function of its own per replica: one that is shared would hold
             # the variables of the first.
             compute = tf.function(forward_backward, jit_compile=True)
         if parts == 1:
-            loss, correct, gradients = compute(images, labels, loss_scale)
+            loss, correct, gradients = compute(images, labels, kept, loss_scale)
         else:
             loss, correct, gradients = in_parts(
-                compute, images, labels, loss_scale
+                compute, images, labels, kept, loss_scale
             )
         if loss_scaling:
             # A power of two, which divides without rounding.
@@ -202,6 +226,39 @@ def of_replica(
         )
 
     return step
+
+
+def _logits(model: keras.Model, images, kept):
+    """Returns the logits, with what is dropped of the pre-logits."""
+    if not kept.shape[-1]:
+        return model(images, training=True)
+    body = keras.Model(model.input, model.endpoints["pre_logits"])
+    features = body(images, training=True)
+    return model.get_layer("head")(features * tf.cast(kept, features.dtype))
+
+
+def _kept(
+    model: keras.Model, *, rate: float, seed, batch_size: int, first, size: int
+):
+    """Returns (size, features) factors of the pre-logits; (size, 0) for none.
+
+    Zero for what is dropped, 1 / (1 - rate) for the rest.
+
+    Args:
+        rate: share that is dropped.
+        seed: of the run, and number of the update.
+        batch_size: of the whole batch.
+        first: index in it of the replica's first example.
+        size: how many examples the replica has.
+    """
+    if not rate:
+        return tf.zeros((size, 0))
+    features = model.endpoints["pre_logits"].shape[-1]
+    drawn = tf.random.stateless_uniform(
+        (batch_size, features), tf.stack([tf.cast(s, tf.int64) for s in seed])
+    )
+    own = tf.slice(drawn, (first, 0), (size, features))
+    return tf.cast(own >= rate, tf.float32) / (1 - rate)
 
 
 def _clip(replica, gradients, norm: float):

@@ -53,7 +53,7 @@ def build(strategy, rules, *, dtype=None, remat=False):
             )
         optimizer = optimizer_lib.build(rules)
         optimizer.build(model.trainable_variables)
-    optimizer.start_averages(model.trainable_variables)
+    optimizer.start(model.trainable_variables)
     return model, optimizer
 
 

@@ -106,7 +106,7 @@ def test_only_the_chief_removes_what_is_damaged(tmp_path):
 def test_averages_are_part_of_the_state(tmp_path):
     rules = dataclasses.replace(RECIPE, ema_decay=0.9)
     model, optimizer = build(rules=rules)
-    optimizer.start_averages(model.trainable_variables)
+    optimizer.start(model.trainable_variables)
     scramble(optimizer.averages, 5)
     state = checkpoint.State(
         step=7, skipped=3, rollbacks=1, loss_scale=512.0, steady_steps=11

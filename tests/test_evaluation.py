@@ -1,5 +1,7 @@
 """Metrics are exact and independent of how the work was divided."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,35 +9,15 @@ import tensorflow as tf
 from bit_tf import data
 from bit_tf import distribution
 from bit_tf import evaluation as evaluation_lib
+from bit_tf import outcomes
 from bit_tf import resnet_v2
 from tests import agreement
 from tests.test_data import make_examples
 from tests.test_data import make_recipe
 
 
-# Published examples: Newcombe 1998, Stat. Med. 17, table I, method 3.
-@pytest.mark.parametrize(
-    ("correct", "total", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0000, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson_interval_equals_published_values(correct, total, low, high):
-    found = evaluation_lib.wilson_interval(correct, total)
-    assert found == pytest.approx((low, high), abs=6e-5)
-
-
-def test_wilson_interval_reaches_one():
-    low, high = evaluation_lib.wilson_interval(20, 20)
-    assert high == 1.0
-    assert low == pytest.approx(1 - 0.1611, abs=6e-5)
-
-
 def make_evaluation():
-    return evaluation_lib.Evaluation(
+    return outcomes.OneLabel(
         class_names=("a", "b", "c", "d"),
         labels=np.array([0, 0, 0, 1, 1, 2]),
         predicted=np.array([0, 0, 1, 1, 0, 1]),
@@ -76,6 +58,10 @@ def test_confusion_by_hand():
     ]
 
 
+def predictions(model):
+    return lambda images: model(images, training=False)
+
+
 @pytest.fixture(scope="module")
 def results():
     """The same 11 images, in different batches and on two devices."""
@@ -94,7 +80,7 @@ def results():
             rng = np.random.default_rng(0)
             head.assign(rng.normal(size=head.shape))
         found[name, batch_size] = evaluation_lib.evaluator(
-            model,
+            predictions(model),
             batches=lambda host, hosts, size=batch_size: data.for_evaluation(
                 examples,
                 recipe,
@@ -139,6 +125,8 @@ def test_results_equal_numpy_on_the_logits(results):
         (one.confidence, probabilities.max(axis=1)),
     ):
         assert agreement.relative_error(found, wanted) < agreement.ROUNDING
+    error = agreement.relative_error(one.logits, logits)
+    assert error < agreement.ROUNDING
     assert one.in_top_k.all()  # three classes are always among the first five
 
 
@@ -147,7 +135,7 @@ def test_a_lost_example_is_an_error():
     recipe = make_recipe(crop=32, resize=32)
     model = resnet_v2.build("R26x0.5", 3)
     evaluate = evaluation_lib.evaluator(
-        model,
+        predictions(model),
         batches=lambda host, hosts: data.for_evaluation(
             examples, recipe, batch_size=2
         ).take(2),
@@ -157,3 +145,49 @@ def test_a_lost_example_is_an_error():
     )
     with pytest.raises(RuntimeError, match="5 examples"):
         evaluate()
+
+
+@pytest.mark.parametrize("device", ["one_device", "mirrored"])
+def test_numbers_are_evaluated_in_their_own_unit(device):
+    examples = dataclasses.replace(
+        make_examples(7, side=32),
+        labels=np.arange(7, dtype=np.float32),
+        class_names=("age",),
+    )
+    found = evaluation_lib.evaluator(
+        lambda images: tf.fill((len(images), 1), 0.5),
+        batches=lambda host, hosts: data.for_evaluation(
+            examples,
+            make_recipe(crop=32, resize=32),
+            batch_size=4,
+            share=data.Share(host, hosts),
+        ),
+        num_examples=7,
+        class_names=examples.class_names,
+        strategy=distribution.build(device),
+        loss_name="squared",
+        target_mean=2.0,
+        target_scale=4.0,
+    )()
+    np.testing.assert_array_equal(found.labels, np.arange(7))
+    np.testing.assert_array_equal(found.predicted, np.full(7, 4.0))
+
+
+def test_too_many_logits_are_not_kept(monkeypatch):
+    monkeypatch.setattr(evaluation_lib, "MAX_LOGITS", 14)
+    for several, count in ((False, 5), (True, 5)):
+        examples = make_examples(count, side=32)
+        found = evaluation_lib.evaluator(
+            lambda images: tf.tile([[0.0, 1.0, -1.0]], (len(images), 1)),
+            batches=lambda host, hosts, examples=examples: data.for_evaluation(
+                examples, make_recipe(crop=32, resize=32), batch_size=2
+            ),
+            num_examples=count,
+            class_names=examples.class_names,
+            strategy=tf.distribute.OneDeviceStrategy("CPU:0"),
+            loss_name="sigmoid" if several else "softmax",
+            several_labels=several,
+        )()
+        assert found.logits is None
+        assert found.summary()["top1"] == 0.4
+        assert found.details()["examples"] == count

@@ -1,10 +1,14 @@
 """The report says how good, how sure, and shows what went wrong."""
 
+import base64
+import dataclasses
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from bit_tf import evaluation as evaluation_lib
+from bit_tf import outcomes
 from bit_tf import report
 from bit_tf import workdir as workdir_lib
 from tests.test_data import make_examples
@@ -44,7 +48,7 @@ def final(count, classes=3):
     labels = np.arange(count) % classes
     predicted = labels.copy()
     predicted[:4] = (labels[:4] + 1) % classes
-    return evaluation_lib.Evaluation(
+    return outcomes.OneLabel(
         class_names=("<script>alert(1)</script>", "a&b", "$c$")[:classes],
         labels=labels,
         predicted=predicted,
@@ -70,7 +74,8 @@ def page(tmp_path):
         )
         workdir.append_metrics({"step": step, **final(12).summary()})
     report.write(
-        workdir,
+        workdir.report,
+        rows=workdir_lib.read_metrics(workdir.path),
         recipe=make_recipe(),
         model="R26x0.5",
         train=make_examples(20),
@@ -144,7 +149,7 @@ def test_names_in_letters_the_font_lacks_become_numbers():
 def test_a_run_without_mistakes_has_a_page_too(tmp_path):
     count = 6
     labels = np.arange(count) % 3
-    perfect = evaluation_lib.Evaluation(
+    perfect = outcomes.OneLabel(
         class_names=("a", "b", "c"),
         labels=labels,
         predicted=labels,
@@ -155,7 +160,8 @@ def test_a_run_without_mistakes_has_a_page_too(tmp_path):
     )
     workdir = workdir_lib.Workdir(tmp_path)
     report.write(
-        workdir,
+        workdir.report,
+        rows=workdir_lib.read_metrics(workdir.path),
         recipe=make_recipe(),
         model="R26x0.5",
         train=make_examples(9),
@@ -164,3 +170,72 @@ def test_a_run_without_mistakes_has_a_page_too(tmp_path):
         command="",
     )
     assert "every image was right" in workdir.report.read_text()
+
+
+def write_page(tmp_path, final, **kwargs):
+    path = tmp_path / "report.html"
+    report.write(
+        path,
+        model="R26x0.5",
+        final=final,
+        command="python -m bit_tf.evaluate",
+        **kwargs,
+    )
+    return path.read_text()
+
+
+def test_an_evaluation_alone_has_a_page(tmp_path):
+    page = write_page(tmp_path, final(12), evaluation=make_examples(12))
+    assert "How it learned" not in page and "The recipe" not in page
+    assert "What it confuses" in page and "How far to trust" in page
+
+
+def test_several_labels_have_a_page(tmp_path):
+    rng = np.random.default_rng(0)
+    targets = rng.uniform(size=(12, 3)) < 0.5
+    found = outcomes.SeveralLabels(
+        class_names=("a", "b", "never"),
+        hits=np.ones(12, int),
+        losses=rng.uniform(size=12),
+        targets=(targets & [True, True, False]).astype(np.uint8),
+        logits=rng.normal(size=(12, 3)),
+    )
+    page = write_page(tmp_path, found, evaluation=make_examples(12))
+    assert "Mean average precision" in page.split("</h1>")[0]
+    assert "over 2 classes and 12 images" in page
+    assert "Average precision</th>" in page
+    assert "What it confuses" not in page
+    bare = dataclasses.replace(found, targets=None, logits=None)
+    page = write_page(tmp_path, bare, evaluation=make_examples(12))
+    assert "likeliest class is a right one for 100.0" in page
+
+
+def test_numbers_have_a_page(tmp_path):
+    found = outcomes.Numbers(
+        class_names=("age",),
+        labels=np.arange(12.0),
+        predicted=np.arange(12.0) + 1,
+    )
+    page = write_page(tmp_path, found, evaluation=make_examples(12))
+    assert "Off by 1 on average over 12 images" in page
+    assert "saying the mean, 5.5, is off by 3." in page
+    assert "Predicted against true" in page and "is 3" in page
+
+
+def test_images_that_were_left_out_are_listed(tmp_path):
+    evaluation = dataclasses.replace(
+        make_examples(12), left_out=(("a/<b>.png", "empty file"),)
+    )
+    page = write_page(tmp_path, final(12), evaluation=evaluation)
+    section = page.split("Images that were left out")[1]
+    assert "a/&lt;b&gt;.png" in section and "empty file" in section
+
+
+def test_thumbnails_are_turned_as_cameras_noted(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    Image.new("RGB", (200, 100)).save(path, exif=exif)
+    content = base64.b64decode(report._thumbnail(str(path)))
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.size == (56, 112)
