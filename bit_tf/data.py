@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from bit_tf import examples as examples_lib
 from bit_tf import image_file
-from bit_tf import preprocessing
+from bit_tf import preprocessing as preprocessing_lib
 from bit_tf import recipe as recipe_lib
 from bit_tf import records
 
@@ -161,7 +161,7 @@ def for_training(
         recipe.batch_size / share.count.
     """
     read = _reader(examples)
-    preprocess = preprocessing.parse(recipe.train_preprocessing)
+    preprocess = preprocessing_lib.parse(recipe.train_preprocessing)
     num_examples, batch_size = len(examples), recipe.batch_size
     augmentation = _stream(seed, _AUGMENTATION)
     size = batch_size // share.count
@@ -195,7 +195,7 @@ def for_training(
         own = tf.random.experimental.stateless_fold_in(
             _stream(seed, _MIXUP), batch
         )
-        return preprocessing.mixup(
+        return preprocessing_lib.mixup(
             *contents,
             alpha=recipe.mixup_alpha,
             seed=own,
@@ -242,8 +242,9 @@ def for_training(
 
 def for_evaluation(
     examples: examples_lib.Images,
-    recipe: recipe_lib.Recipe,
     *,
+    preprocessing: str,
+    crop: int,
     batch_size: int,
     share: Share = ALL,
 ) -> tf.data.Dataset:
@@ -253,7 +254,8 @@ def for_evaluation(
 
     Args:
         examples: what to evaluate on.
-        recipe: for its preprocessing.
+        preprocessing: see `preprocessing.parse`.
+        crop: side of the images that it makes, pixels.
         batch_size: over all hosts.
         share: which part of each batch to prepare.
 
@@ -263,7 +265,7 @@ def for_evaluation(
         batch_size / share.count.
     """
     read = _reader(examples)
-    preprocess = preprocessing.parse(recipe.eval_preprocessing)
+    preprocess = preprocessing_lib.parse(preprocessing)
     num_examples = len(examples)
     unused_seed = tf.zeros((2,), tf.int64)
     size = batch_size // share.count
@@ -272,7 +274,7 @@ def for_evaluation(
     def load(position, item):
         content, targets = read(item)
         image = preprocess(content, unused_seed)
-        image = tf.ensure_shape(image, (recipe.crop, recipe.crop, 3))
+        image = tf.ensure_shape(image, (crop, crop, 3))
         return image, targets, tf.where(position < num_examples, position, -1)
 
     positions = tf.data.Dataset.range(-(-num_examples // batch_size)).flat_map(
@@ -300,7 +302,7 @@ def find_undecodable(examples: examples_lib.Images) -> list[str]:
     """
     if isinstance(examples, records.Stream):
         return []
-    decode = preprocessing.decode()
+    decode = preprocessing_lib.decode()
     found = []
     for index, name in enumerate(examples.names):
         content = examples.contents[index]

@@ -26,6 +26,7 @@ def evaluator(
     several_labels: bool = False,
     target_mean: float = 0.0,
     target_scale: float = 1.0,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Callable[[], outcomes.Outcome]:
     """Prepares the evaluation of a model on one split.
 
@@ -40,6 +41,7 @@ def evaluator(
         several_labels: whether an image may have several.
         target_mean: added to outputs that are numbers, after
         target_scale: by which they are multiplied.
+        progress: called with the number of batches done.
 
     Returns:
         A function that evaluates the model as it is then. It raises
@@ -105,10 +107,12 @@ def evaluator(
         }
 
     def evaluate() -> outcomes.Outcome:
-        rows = [
-            {name: value.numpy() for name, value in step(batch).items()}
-            for batch in distribution.distribute(strategy, batches)
-        ]
+        rows = []
+        for batch in distribution.distribute(strategy, batches):
+            rows.append(
+                {name: value.numpy() for name, value in step(batch).items()}
+            )
+            progress(len(rows))
         columns = {
             name: np.concatenate([row[name] for row in rows])
             for name in rows[0]

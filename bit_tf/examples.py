@@ -24,6 +24,47 @@ class Images(Protocol):
     def fingerprint(self) -> str: ...
 
 
+def joined(first: "Examples", second: "Examples") -> "Examples":
+    """Returns the examples of two parts of one set.
+
+    Raises:
+        ValueError: they cannot be joined.
+    """
+    if not (isinstance(first, Examples) and isinstance(second, Examples)):
+        raise ValueError(
+            "parts that are read from their files cannot be joined: choose one "
+            "with --part, or name a split that holds both."
+        )
+
+    def both(name):
+        values = [getattr(part, name) for part in (first, second)]
+        if all(value is None for value in values):
+            return None
+        return np.concatenate(values)
+
+    if first.is_multi_label:
+        most = max(part.labels.shape[1] for part in (first, second))
+        first, second = (
+            dataclasses.replace(
+                part,
+                labels=np.pad(
+                    part.labels,
+                    ((0, 0), (0, most - part.labels.shape[1])),
+                    constant_values=-1,
+                ),
+            )
+            for part in (first, second)
+        )
+    return dataclasses.replace(
+        first,
+        names=[*first.names, *second.names],
+        contents=[*first.contents, *second.contents],
+        labels=both("labels"),
+        sizes=both("sizes"),
+        converted=both("converted"),
+    )
+
+
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
     """Returns the different names in the order in which they are numbered.
 

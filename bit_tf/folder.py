@@ -143,6 +143,11 @@ def _subfolders(root: pathlib.Path) -> list[str]:
     )
 
 
+def is_image_name(name: str) -> bool:
+    """Returns whether a file may be an image, and no system's own."""
+    return not name.startswith(".") and name.lower() not in IGNORED_FILES
+
+
 def _list_files(
     root: pathlib.Path, class_names: Sequence[str]
 ) -> list[tuple[pathlib.Path, str]]:
@@ -162,8 +167,7 @@ def _list_files(
             found += [
                 (pathlib.Path(directory) / file, name)
                 for file in sorted(files)
-                if not file.startswith(".")
-                and file.lower() not in IGNORED_FILES
+                if is_image_name(file)
             ]
         if len(found) == before:
             empty.append(name)

@@ -97,12 +97,15 @@ def many() -> Iterator[None]:
         yield
 
 
-def inspect(source: Source, reading: Reading | None = None) -> Info | str:
+def inspect(
+    source: Source, reading: Reading | None = None, *, decode: bool = True
+) -> Info | str:
     """Decodes an image once, small where the format allows it.
 
     Args:
         source: a path, whatever may be there, or the encoded image.
         reading: how it will be read.
+        decode: whether to look beyond the header, where damage shows.
 
     Returns:
         What is known of it, or what is wrong with it in a few words.
@@ -114,7 +117,7 @@ def inspect(source: Source, reading: Reading | None = None) -> Info | str:
             if reason:
                 return reason
         with _opened(source) as (image, beginning):
-            return _inspect(image, beginning, reading)
+            return _inspect(image, beginning, reading, decode)
     except Image.DecompressionBombError:
         return "too many pixels"
     except Image.UnidentifiedImageError:
@@ -191,7 +194,7 @@ def _opened(source: Source) -> Iterator[tuple[Image.Image, bytes]]:
 
 
 def _inspect(
-    image: Image.Image, beginning: bytes, reading: Reading
+    image: Image.Image, beginning: bytes, reading: Reading, decode: bool
 ) -> Info | str:
     width, height = image.size
     if width * height > reading.max_pixels:
@@ -203,7 +206,9 @@ def _inspect(
         return f"{image.format} of mode {image.mode}"
     # A JPEG is read to its end also when it is decoded small.
     image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
-    if image.size[0] * image.size[1] > _LARGE:
+    if not decode:
+        pass
+    elif image.size[0] * image.size[1] > _LARGE:
         with _one_large:
             image.load()
     else:

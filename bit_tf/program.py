@@ -24,7 +24,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PACKAGE = pathlib.Path(__file__).parent
 
 
-def run(main: Callable[..., None], *, arguments: int = 0) -> None:
+def run(main: Callable[..., None], *, arguments: int | None = 0) -> None:
     """Parses the flags and calls `main`; does not return.
 
     A mistake of the user's, an error raised by this package or by the
@@ -33,7 +33,7 @@ def run(main: Callable[..., None], *, arguments: int = 0) -> None:
 
     Args:
         main: called with the arguments that are no flags.
-        arguments: how many of them there may be.
+        arguments: how many of them there may be; None for any number.
     """
     # Before TensorFlow is imported. oneDNN makes the backward convolutions
     # 1.4 times faster on processors without AVX512_VNNI, where it is off.
@@ -46,7 +46,7 @@ def run(main: Callable[..., None], *, arguments: int = 0) -> None:
         )
 
     def guarded(argv):
-        if len(argv) > 1 + arguments:
+        if arguments is not None and len(argv) > 1 + arguments:
             _fail(
                 f"unexpected argument {argv[1 + arguments]!r}: flags look like "
                 "--name=value; see --help"
@@ -96,6 +96,20 @@ def weights_file(source: str) -> pathlib.Path:
         mirror=flags.FLAGS.mirror or os.environ.get(pretrained.MIRROR_VARIABLE),
         log=say,
     )
+
+
+def model_path(source: str) -> pathlib.Path:
+    """Returns where the model is that --model stands for.
+
+    Raises:
+        ValueError: see `weights_file`.
+    """
+    path = pathlib.Path(source).expanduser()
+    if any(
+        (path / name).is_file() for name in ("recipe.json", "saved_model.pb")
+    ):
+        return path
+    return weights_file(source)
 
 
 def say(text: str) -> None:
@@ -227,15 +241,17 @@ def python() -> str:
     return min(sys.executable, os.path.relpath(sys.executable), key=len)
 
 
-def given_flags(of: flags.FlagHolder) -> list[str]:
-    """Returns the flags that were set, of the program that defined `of`.
+def given_flags(*of: flags.FlagHolder) -> list[str]:
+    """Returns the flags that were set, of the modules that defined `of`.
 
     Each as text that repeats it, "--name=value".
     """
     values = flags.FLAGS
-    module = values.find_module_defining_flag(of.name)
     return sorted(
         flag.serialize()
-        for flag in values.get_flags_for_module(module)
+        for holder in of
+        for flag in values.get_flags_for_module(
+            values.find_module_defining_flag(holder.name)
+        )
         if flag.present and not flag.using_default_value
     )

@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 import bit_tf
-from bit_tf import labels
 from bit_tf import resnet_v2
 from bit_tf import weights
 from bit_tf import weights_file
@@ -31,6 +30,7 @@ def write(
     crop: int,
     head: str = "softmax",
     weight_decay: float = 0.0,
+    preprocessing: str | None = None,
     training: dict | None = None,
 ) -> None:
     """Writes a classifier for consumers who do not have bit_tf.
@@ -52,6 +52,8 @@ def write(
             makes probabilities of the logits; "squared" if the output is a
             number.
         weight_decay: strength of `regularization_losses`; 0 for none.
+        preprocessing: of an encoded image, see `preprocessing.parse`, with
+            values in [-1, 1]; None for squashing it to `crop`.
         training: what to tell about the run, JSON types.
 
     Raises:
@@ -66,6 +68,9 @@ def write(
         "input": "float32 RGB in [0, 1], (batch, height, width, 3)",
         "image_size": crop,
         "resize": "squash to image_size x image_size, bilinear",
+        "preprocessing": (
+            preprocessing or f"decode|resize({crop})|value_range(-1,1)"
+        ).replace("value_range(-1,1)", "value_range(0,1)"),
         "head": head,
         "output": "the number itself"
         if head == "squared"
@@ -122,6 +127,7 @@ def export_run(workdir: workdir_lib.Workdir, path: pathlib.Path) -> None:
         crop=run["crop"],
         head=run["loss"],
         weight_decay=run["weight_decay"],
+        preprocessing=run["eval_preprocessing"],
         training=training,
     )
 
@@ -158,11 +164,7 @@ def export_weights(
         )
     entry = zoo.by_file(source, architecture=name, num_classes=num_classes)
     if class_names is None:
-        class_names = (
-            labels.class_names(entry.labels)
-            if entry and entry.labels
-            else [str(number) for number in range(num_classes)]
-        )
+        class_names = zoo.class_names(entry, num_classes)
     _check_names(class_names, num_classes)
     model = resnet_v2.build(name, num_classes, seed=None, dtype="float32")
     weights.load(source, model)

@@ -15,7 +15,7 @@ KINDS = {
     "npz": "FILE with x_train, y_train, x_test, y_test",
     "parquet": "FILE or folder with columns image and label",
     "tar": "FILE, folder or pattern of webdataset shards",
-    "tfds": "NAME of a TensorFlow data set, or PATH of a prepared one",
+    "tfds": "NAME of a TensorFlow data set, or the path of a prepared one",
     "builtin": "patches",
 }
 # Of sub-folders, of files and of the split that a row names; in this order.
@@ -162,9 +162,9 @@ def parse(
     else:
         raise ValueError(
             f"dataset {dataset!r} is not understood: allowed are "
-            + ", ".join(f"{known}:" for known in KINDS)
-            + " with what they take, or a TensorFlow Datasets name such as "
-            "cifar10 or oxford_flowers102:2.*"
+            + ", ".join(f"{k}:{what.split()[0]}" for k, what in KINDS.items())
+            + ", or a TensorFlow Datasets name such as cifar10 or "
+            "oxford_flowers102:2.*"
         )
     if parsed.is_number and found not in ("csv", "jsonl", "npz", "parquet"):
         raise ValueError(

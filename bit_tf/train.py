@@ -17,18 +17,15 @@ from absl import flags
 
 from bit_tf import architecture
 from bit_tf import cluster as cluster_lib
+from bit_tf import data_flags as images
 from bit_tf import download
 from bit_tf import examples as examples_lib
 from bit_tf import execution as execution_lib
 from bit_tf import fewshot
 from bit_tf import hyperrule
-from bit_tf import image_file
-from bit_tf import pretrained
 from bit_tf import program
-from bit_tf import progress as progress_lib
 from bit_tf import recipe as recipe_lib
 from bit_tf import rendezvous
-from bit_tf import sources
 from bit_tf import tasks
 from bit_tf import train_flags as given
 from bit_tf import upstream
@@ -39,6 +36,7 @@ from bit_tf import zoo
 # Evaluations on the way may cost this share of the training, at most.
 EVALUATION_SHARE = 0.1
 MAX_EVALUATIONS = 10
+NUMBER_CLIP_NORM = 1.0
 # For TensorFlow to join workers that have just met.
 JOIN_SECONDS = 50
 
@@ -46,12 +44,7 @@ JOIN_SECONDS = 50
 def main() -> None:
     if not given.WORKDIR.value.strip():
         raise ValueError("--workdir is empty: give a directory.")
-    task = tasks.parse(
-        given.DATASET.value,
-        train_split=given.TRAIN_SPLIT.value,
-        eval_split=given.EVAL_SPLIT.value,
-        target=given.TARGET.value,
-    )
+    task = images.task()
     _check_model_name()
     cluster = cluster_lib.resolve(
         os.environ,
@@ -59,14 +52,14 @@ def main() -> None:
         worker_index=given.WORKER_INDEX.value,
     )
     execution = _execution()
-    reading = _reading(task)
-    train, evaluation = _load(task, reading)
+    apply_exif = images.reading(task).apply_exif
+    train, evaluation = _load(task)
     # Wrong numbers are told before weights are fetched.
-    _resolve(train, given.SMALL_MODEL, reading)
+    _resolve(train, given.SMALL_MODEL)
     workdir = workdir_lib.Workdir(given.WORKDIR.value)
     model_name, init_from = _start(workdir)
     init_file = _checked(init_from, model_name) if init_from else None
-    recipe = _resolve(train, model_name, reading)
+    recipe = _resolve(train, model_name, apply_exif=apply_exif)
     identity = {
         **recipe.to_dict(),
         "model": model_name,
@@ -90,7 +83,7 @@ def main() -> None:
     # Who computes does not matter to what is repeated.
     flags_given = [
         text
-        for text in program.given_flags(given.WORKDIR)
+        for text in program.given_flags(given.WORKDIR, images.DATASET)
         if not text.startswith("--worker_")
     ]
     if given.MODEL.value is None:
@@ -261,39 +254,10 @@ def _checked(init_from: str, model_name: str) -> pathlib.Path:
         return path
 
 
-def _reading(task: tasks.Task) -> image_file.Reading:
-    apply_exif = given.APPLY_EXIF.value
-    if apply_exif is None:
-        apply_exif = task.kind != "tfds"
-    return image_file.Reading(
-        apply_exif=apply_exif,
-        max_pixels=given.MAX_IMAGE_PIXELS.value,
-        on_bad=given.ON_BAD_IMAGE.value,
-    )
-
-
 def _load(
-    task: tasks.Task, reading: image_file.Reading
+    task: tasks.Task,
 ) -> tuple[examples_lib.Images, examples_lib.Images]:
-    status = progress_lib.Progress(total=1)
-
-    def show(done: int, total: int) -> None:
-        status.total = total
-        status.update(done, f"checked {done} of {total} images")
-
-    if task.kind == "tfds":
-        with program.quiet_import():
-            sources.import_tfds()
-    train, evaluation = sources.load(
-        task,
-        data_dir=given.DATA_DIR.value,
-        split_seed=given.SPLIT_SEED.value,
-        reading=reading,
-        cache=pretrained.cache_directory(os.environ) / "scans",
-        log=program.say,
-        progress=show,
-    )
-    status.clear()
+    train, evaluation = images.load(task)
     if given.EXAMPLES_PER_CLASS.value:
         if train.is_multi_label or not hasattr(train, "subset"):
             raise ValueError(
@@ -320,7 +284,7 @@ def _load(
 
 
 def _resolve(
-    train: examples_lib.Images, model_name: str, reading: image_file.Reading
+    train: examples_lib.Images, model_name: str, *, apply_exif: bool = True
 ) -> recipe_lib.Recipe:
     """Returns the rule's recipe with what the flags decide otherwise."""
     if given.RECIPE.value == "upstream":
@@ -370,7 +334,7 @@ def _resolve(
         crop=given.CROP.value,
         random_flip=given.RANDOM_FLIP.value,
         random_crop=given.RANDOM_CROP.value,
-        apply_exif=reading.apply_exif,
+        apply_exif=apply_exif,
     )
     recipe = _with_labels(recipe, train)
     _check_loss(train, recipe)
@@ -389,6 +353,9 @@ def _with_labels(
             # Of numbers that are all the same there is none.
             "target_scale": float(train.labels.std(dtype=np.float64)) or 1.0,
         }
+        if given.CLIP_NORM.value is None:
+            # A squared error has no bound, nor has its gradient.
+            changes["clip_norm"] = NUMBER_CLIP_NORM
     elif train.is_multi_label:
         changes, source = {"loss": "sigmoid"}, "several labels per image"
     if given.LOSS.value is not None:
@@ -433,6 +400,7 @@ def _usual_eval_every(
 program.define_mirror()
 
 if __name__ == "__main__":
+    flags.adopt_module_key_flags(images)
     flags.adopt_module_key_flags(given)
     flags.mark_flags_as_required(["dataset", "workdir"])
     program.run(main)

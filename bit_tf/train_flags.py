@@ -4,9 +4,7 @@ from absl import flags
 
 from bit_tf import execution
 from bit_tf import hyperrule
-from bit_tf import image_file
 from bit_tf import recipe as recipe_lib
-from bit_tf import tasks
 from bit_tf import upstream
 
 DEFAULT_MODEL = "BiT-M-R50x1"
@@ -14,45 +12,6 @@ DEFAULT_MODEL = "BiT-M-R50x1"
 SMALL_MODEL = "R26x0.5"
 MAX_INTEGER = 2**31 - 1
 
-DATASET = flags.DEFINE_string(
-    "dataset",
-    None,
-    "folder:PATH (train/ and test/ with a sub-folder per class, or just the "
-    "sub-folders), builtin:patches, a TensorFlow Datasets name such as cifar10 "
-    "or oxford_flowers102:2.*, or one of "
-    + "; ".join(
-        f"{kind}:{what}"
-        for kind, what in tasks.KINDS.items()
-        if kind not in ("folder", "builtin")
-    ),
-)
-TARGET = flags.DEFINE_string(
-    "target",
-    "class",
-    "What the label of an image is: class; number, which is predicted as "
-    "such; or bins:EDGES, the interval that a number falls into, such as "
-    "bins:8,20.",
-)
-APPLY_EXIF = flags.DEFINE_bool(
-    "apply_exif",
-    None,
-    "Turn photos as their cameras noted. Default: yes, but for TensorFlow "
-    "Datasets, whose published numbers are without.",
-)
-MAX_IMAGE_PIXELS = flags.DEFINE_integer(
-    "max_image_pixels",
-    image_file.MAX_PIXELS,
-    "Images with more are refused, before they are decoded.",
-    lower_bound=1,
-    upper_bound=image_file.MOST_PIXELS,
-)
-ON_BAD_IMAGE = flags.DEFINE_enum(
-    "on_bad_image",
-    "fail",
-    ["fail", "skip"],
-    "What to do with images that cannot be used: name them and end, or leave "
-    "them out and list them in the report.",
-)
 RANDOM_FLIP = flags.DEFINE_bool(
     "random_flip",
     True,
@@ -252,25 +211,6 @@ FEWSHOT_ALLOW_MISSING = flags.DEFINE_bool(
     "fewshot_allow_missing",
     False,
     "Take what there is of a class with fewer than --examples_per_class.",
-)
-TRAIN_SPLIT = flags.DEFINE_string(
-    "train_split",
-    None,
-    "TFDS split to train on, such as 'train[:98%]', or sub-folder. Default: "
-    "train.",
-)
-EVAL_SPLIT = flags.DEFINE_string(
-    "eval_split",
-    None,
-    "TFDS split to evaluate on, or sub-folder. Default: test, else validation.",
-)
-SPLIT_SEED = flags.DEFINE_integer(
-    "split_seed",
-    0,
-    "Which fifth of a folder without test images is held out.",
-)
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TensorFlow Datasets keeps its sets."
 )
 SEED = flags.DEFINE_integer(
     "seed",

@@ -118,7 +118,8 @@ def run(
         lambda images: model(images, training=False),
         batches=lambda host, hosts: data.for_evaluation(
             evaluation,
-            recipe,
+            preprocessing=recipe.eval_preprocessing,
+            crop=recipe.crop,
             # Without gradients a fraction of the memory is enough.
             batch_size=replicas
             * min(MAX_EVAL_BATCH, 4 * replica_batch // parts),

@@ -11,6 +11,7 @@ import dataclasses
 import pathlib
 
 from bit_tf import architecture as architecture_lib
+from bit_tf import labels as labels_lib
 from bit_tf import layout
 
 # The public bucket gs://bit_models.
@@ -194,6 +195,13 @@ def find(name: str) -> Entry:
         f"no weights were published as {name!r}: allowed are {allowed}; all "
         "are listed by python -m bit_tf.convert --list"
     )
+
+
+def class_names(entry: Entry | None, num_classes: int) -> tuple[str, ...]:
+    """Returns the classes of a published file in their order, or numbers."""
+    if entry and entry.labels:
+        return labels_lib.class_names(entry.labels)
+    return tuple(str(number) for number in range(num_classes))
 
 
 def by_file(

@@ -9,8 +9,10 @@ import numpy as np
 from bit_tf import architecture
 from bit_tf import data
 from bit_tf import distribution
+from bit_tf import imbalance
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import resnet_v2
+from bit_tf import training
 from bit_tf import update
 from tests.test_data import make_examples
 from tests.test_data import make_recipe
@@ -22,6 +24,10 @@ EVERYTHING = {
     "weight_decay": 1e-3,
     "clip_norm": 0.5,
     "ema_decay": 0.9,
+    "weight_decay_to": "start",
+    "label_smoothing": 0.1,
+    "class_weights": "balanced",
+    "dropout": 0.2,
 }
 
 
@@ -51,6 +57,7 @@ def build(strategy, rules, *, dtype=None, remat=False):
             model = resnet_v2.build(
                 "R14x0.5", 3, seed=0, dtype=dtype, remat=remat
             )
+        training._freeze(model, rules.freeze)
         optimizer = optimizer_lib.build(rules)
         optimizer.build(model.trainable_variables)
     optimizer.start(model.trainable_variables)
@@ -94,6 +101,10 @@ def train(
         strategy=strategy,
         loss_name=rules.loss,
         clip_norm=rules.clip_norm,
+        class_weights=imbalance.weights(
+            rules.class_weights, EXAMPLES.class_counts()
+        ),
+        dropout=rules.dropout,
         **kwargs,
     )
     iterator = batches(strategy, rules)

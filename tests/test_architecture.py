@@ -17,13 +17,23 @@ FLOORS = {
     "h5_file h5_weights safetensors_file torch_weights weights_file download",
     2: "data records weights pretrained checkpoint saved_model sources update "
     "imagenet21k",
-    3: "evaluation loop report training conversion",
-    4: "program train_flags train export convert prepare applications",
+    3: "evaluation loop report training conversion classifier prediction "
+    "judging",
+    4: "program data_flags train_flags train evaluate predict export convert "
+    "prepare applications",
 }
 FLOOR_OF = {
     name: floor for floor, names in FLOORS.items() for name in names.split()
 }
-VERBS = ("train", "export", "convert", "prepare", "applications")
+VERBS = (
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "convert",
+    "prepare",
+    "applications",
+)
 
 
 def imports(module: str) -> set[str]:

@@ -11,6 +11,7 @@ from PIL import Image
 from bit_tf import data
 from bit_tf import examples as examples_lib
 from bit_tf import recipe as recipe_lib
+from tests import batches as batches_lib
 
 
 def make_examples(count, classes=3, side=8):
@@ -165,7 +166,7 @@ def test_labels_belong_to_their_images():
 @pytest.mark.parametrize("count", [1, 4, 5, 11])
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_evaluation_sees_every_example_once(count, batch_size):
-    batches = data.for_evaluation(
+    batches = batches_lib.for_evaluation(
         make_examples(count), make_recipe(), batch_size=batch_size
     )
     seen = []

@@ -12,6 +12,7 @@ from bit_tf import evaluation as evaluation_lib
 from bit_tf import outcomes
 from bit_tf import resnet_v2
 from tests import agreement
+from tests import batches as batches_lib
 from tests.test_data import make_examples
 from tests.test_data import make_recipe
 
@@ -81,11 +82,13 @@ def results():
             head.assign(rng.normal(size=head.shape))
         found[name, batch_size] = evaluation_lib.evaluator(
             predictions(model),
-            batches=lambda host, hosts, size=batch_size: data.for_evaluation(
-                examples,
-                recipe,
-                batch_size=size,
-                share=data.Share(host, hosts),
+            batches=lambda host, hosts, size=batch_size: (
+                batches_lib.for_evaluation(
+                    examples,
+                    recipe,
+                    batch_size=size,
+                    share=data.Share(host, hosts),
+                )
             ),
             num_examples=11,
             class_names=examples.class_names,
@@ -94,7 +97,9 @@ def results():
     images = np.concatenate(
         [
             x.numpy()
-            for x, _, _ in data.for_evaluation(examples, recipe, batch_size=1)
+            for x, _, _ in batches_lib.for_evaluation(
+                examples, recipe, batch_size=1
+            )
         ]
     )
     return found, model(images).numpy()
@@ -136,7 +141,7 @@ def test_a_lost_example_is_an_error():
     model = resnet_v2.build("R26x0.5", 3)
     evaluate = evaluation_lib.evaluator(
         predictions(model),
-        batches=lambda host, hosts: data.for_evaluation(
+        batches=lambda host, hosts: batches_lib.for_evaluation(
             examples, recipe, batch_size=2
         ).take(2),
         num_examples=5,
@@ -156,7 +161,7 @@ def test_numbers_are_evaluated_in_their_own_unit(device):
     )
     found = evaluation_lib.evaluator(
         lambda images: tf.fill((len(images), 1), 0.5),
-        batches=lambda host, hosts: data.for_evaluation(
+        batches=lambda host, hosts: batches_lib.for_evaluation(
             examples,
             make_recipe(crop=32, resize=32),
             batch_size=4,
@@ -179,8 +184,10 @@ def test_too_many_logits_are_not_kept(monkeypatch):
         examples = make_examples(count, side=32)
         found = evaluation_lib.evaluator(
             lambda images: tf.tile([[0.0, 1.0, -1.0]], (len(images), 1)),
-            batches=lambda host, hosts, examples=examples: data.for_evaluation(
-                examples, make_recipe(crop=32, resize=32), batch_size=2
+            batches=lambda host, hosts, examples=examples: (
+                batches_lib.for_evaluation(
+                    examples, make_recipe(crop=32, resize=32), batch_size=2
+                )
             ),
             num_examples=count,
             class_names=examples.class_names,

@@ -58,8 +58,9 @@ def test_flagfiles_resolve(path):
         assert recipe.name.startswith(said["recipe"])
     finally:
         values.unparse_flags()
-        for flag in values.get_flags_for_module("bit_tf.train_flags"):
-            flag.unparse()
+        for module in ("bit_tf.train_flags", "bit_tf.data_flags"):
+            for flag in values.get_flags_for_module(module):
+                flag.unparse()
 
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)

@@ -233,3 +233,54 @@ def test_the_three_upstreams(name, examples, steps, decay, loss):
 def test_another_upstream_is_refused():
     with pytest.raises(ValueError, match="'BiT-XL': allowed are BiT-S"):
         upstream.recipe(num_examples=10, name="BiT-XL")
+
+
+@pytest.mark.parametrize(
+    ("switches", "train", "evaluation"),
+    [
+        (
+            {"random_flip": False},
+            "decode|resize(160)|random_crop(128)|value_range(-1,1)",
+            "decode|resize(128)|value_range(-1,1)",
+        ),
+        (
+            {"random_crop": False},
+            "decode|resize(128)|random_flip|value_range(-1,1)",
+            "decode|resize(128)|value_range(-1,1)",
+        ),
+        (
+            {"apply_exif": False, "random_flip": False, "random_crop": False},
+            "decode(0)|resize(128)|value_range(-1,1)",
+            "decode(0)|resize(128)|value_range(-1,1)",
+        ),
+    ],
+)
+def test_augmentation_can_be_switched_off(switches, train, evaluation):
+    recipe = recipe_lib.override(rule(10, 32, 32), **switches)
+    assert recipe.train_preprocessing == train
+    assert recipe.eval_preprocessing == evaluation
+
+
+def test_the_upstream_crop_can_be_switched_off():
+    template = recipe_lib.INCEPTION_TRAIN
+    assert recipe_lib.without(template, {"apply_exif"}).startswith(
+        "decode_and_inception_crop({crop},0)|random_flip"
+    )
+    assert recipe_lib.without(
+        template, {"random_crop", "apply_exif"}
+    ).startswith("decode(0)|resize({crop})|random_flip")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("dropout", 1.0, "dropout=1.0.*below 1"),
+        ("label_smoothing", -0.1, "label_smoothing"),
+        ("freeze", ("block9",), "freeze.*root_block"),
+        ("class_weights", "magic", "class_weights.*balanced"),
+        ("weight_decay_to", "there", "zero or start"),
+    ],
+)
+def test_values_out_of_range_are_refused(field, value, said):
+    with pytest.raises(ValueError, match=said):
+        recipe_lib.override(rule(), **{field: value})

@@ -126,6 +126,30 @@ def test_decoupled_decay_follows_the_schedule_and_not_the_rate():
     np.testing.assert_allclose(weight.numpy(), wanted, rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["l2", "decoupled"])
+def test_decay_may_pull_to_where_the_weights_started(kind):
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(3, 4)), rng.normal(size=(5, 3, 4))
+    optimizer = optimizer_lib.Momentum(
+        # Exact in the float32 that Keras keeps the rate in.
+        0.125,
+        momentum=0.0,
+        weight_decay=0.2,
+        weight_decay_kind=kind,
+        weight_decay_to="start",
+        base_lr=0.125,
+    )
+    weight = keras.Variable(start, dtype="float64", name="kernel")
+    optimizer.build([weight])
+    optimizer.start([weight])
+    wanted = start
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float64")])
+        rate = 0.125 if kind == "l2" else 1.0
+        wanted = wanted - 0.125 * gradient - rate * 0.2 * (wanted - start)
+    np.testing.assert_allclose(weight.numpy(), wanted, rtol=1e-12)
+
+
 def test_optimizer_survives_serialization():
     optimizer = optimizer_lib.build(RECIPE)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))

@@ -10,6 +10,7 @@ from bit_tf import fewshot
 from bit_tf import records
 from bit_tf import sources
 from bit_tf import tasks
+from tests import batches as batches_lib
 from tests.test_data import make_recipe
 
 COUNT = 60
@@ -173,7 +174,7 @@ def test_each_is_evaluated_once_and_any_of_its_labels_is_right(
 
     found = evaluation_lib.evaluator(
         always_b,
-        batches=lambda host, hosts: data.for_evaluation(
+        batches=lambda host, hosts: batches_lib.for_evaluation(
             evaluation, rules, batch_size=4, share=data.Share(host, hosts)
         ),
         num_examples=11,
@@ -183,7 +184,7 @@ def test_each_is_evaluated_once_and_any_of_its_labels_is_right(
         several_labels=several,
     )()
     # In the order of the files, which is not that of their making.
-    batches = data.for_evaluation(evaluation, rules, batch_size=11)
+    batches = batches_lib.for_evaluation(evaluation, rules, batch_size=11)
     ((images, _, _),) = batches
     number = np.rint((images.numpy()[:, 0, 0, 0] + 1) * 127.5).astype(int)
     assert sorted(number) == list(range(11))

@@ -137,6 +137,45 @@ def test_two_processes_are_two_devices(one, first_gradients, tmp_path):
             )
 
 
+@pytest.mark.parametrize("names", [("root_block", "block1"), ("all",)])
+def test_what_is_frozen_stays(names):
+    rules = steps.recipe(freeze=names)
+    start, optimizer = steps.build(devices(1), rules)
+    assert len(optimizer.velocities) == len(start.trainable_variables)
+    before = {v.path: keras.ops.convert_to_numpy(v) for v in start.variables}
+    run = update.compiled(start, optimizer, batch_size=8, strategy=devices(1))
+    run(steps.batches(devices(1), rules), 3)
+    moved = {
+        v.path.split("/")[1]
+        for v in start.variables
+        if (keras.ops.convert_to_numpy(v) != before[v.path]).any()
+    }
+    everything = {v.path.split("/")[1] for v in start.variables}
+    kept = everything - {"head"} if names == ("all",) else set(names)
+    assert moved == everything - kept
+
+
+def test_what_is_dropped_depends_on_seed_and_update_alone():
+    model, _ = steps.build(devices(1), steps.recipe())
+
+    def kept(seed, first=0, size=8):
+        return update._kept(
+            model, rate=0.25, seed=seed, batch_size=8, first=first, size=size
+        ).numpy()
+
+    whole = kept((3, 7))
+    assert set(np.unique(whole)) == {np.float32(0), np.float32(1 / 0.75)}
+    # Binomial(8 * 1024, 1/4): five deviations.
+    assert abs((whole == 0).mean() - 0.25) < 0.025
+    np.testing.assert_array_equal(whole, kept((3, 7)))
+    np.testing.assert_array_equal(whole[4:], kept((3, 7), 4, 4))
+    assert (whole != kept((3, 8))).any() and (whole != kept((4, 7))).any()
+    # Without rate there is nothing to multiply by.
+    assert update._kept(
+        model, rate=0, seed=(0, 0), batch_size=8, first=0, size=8
+    ).shape == (8, 0)
+
+
 def test_several_steps_a_call_are_single_ones():
     rules = steps.recipe()
     found = []

@@ -1,0 +1,126 @@
+"""The flags that say which images, and how they are found."""
+
+import os
+
+from absl import flags
+
+from bit_tf import examples as examples_lib
+from bit_tf import image_file
+from bit_tf import pretrained
+from bit_tf import program
+from bit_tf import progress as progress_lib
+from bit_tf import sources
+from bit_tf import tasks
+
+DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "folder:PATH (train/ and test/ with a sub-folder per class, or just the "
+    "sub-folders), builtin:patches, a TensorFlow Datasets name such as cifar10 "
+    "or oxford_flowers102:2.*, or one of "
+    + "; ".join(
+        f"{kind}:{what}"
+        for kind, what in tasks.KINDS.items()
+        if kind not in ("folder", "builtin")
+    ),
+)
+TARGET = flags.DEFINE_string(
+    "target",
+    "class",
+    "What the label of an image is: class; number, which is predicted as "
+    "such; or bins:EDGES, the interval that a number falls into, such as "
+    "bins:8,20.",
+)
+APPLY_EXIF = flags.DEFINE_bool(
+    "apply_exif",
+    None,
+    "Turn photos as their cameras noted. Default: yes, but for TensorFlow "
+    "Datasets, whose published numbers are without.",
+)
+MAX_IMAGE_PIXELS = flags.DEFINE_integer(
+    "max_image_pixels",
+    image_file.MAX_PIXELS,
+    "Images with more are refused, before they are decoded.",
+    lower_bound=1,
+    upper_bound=image_file.MOST_PIXELS,
+)
+ON_BAD_IMAGE = flags.DEFINE_enum(
+    "on_bad_image",
+    "fail",
+    ["fail", "skip"],
+    "What to do with images that cannot be used: name them and end, or leave "
+    "them out and list them in the report.",
+)
+TRAIN_SPLIT = flags.DEFINE_string(
+    "train_split",
+    None,
+    "TFDS split to train on, such as 'train[:98%]', or sub-folder. Default: "
+    "train.",
+)
+EVAL_SPLIT = flags.DEFINE_string(
+    "eval_split",
+    None,
+    "TFDS split to evaluate on, or sub-folder. Default: test, else validation.",
+)
+SPLIT_SEED = flags.DEFINE_integer(
+    "split_seed",
+    0,
+    "Which fifth of a folder without test images is held out.",
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where TensorFlow Datasets keeps its sets."
+)
+
+
+def task() -> tasks.Task:
+    """Returns the task that the flags name.
+
+    Raises:
+        ValueError: they name none.
+    """
+    return tasks.parse(
+        DATASET.value,
+        train_split=TRAIN_SPLIT.value,
+        eval_split=EVAL_SPLIT.value,
+        target=TARGET.value,
+    )
+
+
+def reading(of: tasks.Task) -> image_file.Reading:
+    """Returns how the images of a task are read."""
+    apply_exif = APPLY_EXIF.value
+    if apply_exif is None:
+        apply_exif = of.kind != "tfds"
+    return image_file.Reading(
+        apply_exif=apply_exif,
+        max_pixels=MAX_IMAGE_PIXELS.value,
+        on_bad=ON_BAD_IMAGE.value,
+    )
+
+
+def load(of: tasks.Task) -> tuple[examples_lib.Images, examples_lib.Images]:
+    """Returns what to train on and what to evaluate on.
+
+    Raises:
+        ValueError: see `sources.load`.
+    """
+    status = progress_lib.Progress(total=1)
+
+    def show(done: int, total: int) -> None:
+        status.total = total
+        status.update(done, f"checked {done} of {total} images")
+
+    if of.kind == "tfds":
+        with program.quiet_import():
+            sources.import_tfds()
+    parts = sources.load(
+        of,
+        data_dir=DATA_DIR.value,
+        split_seed=SPLIT_SEED.value,
+        reading=reading(of),
+        cache=pretrained.cache_directory(os.environ) / "scans",
+        log=program.say,
+        progress=show,
+    )
+    status.clear()
+    return parts

@@ -1,0 +1,131 @@
+"""Evaluates a model on a labelled set: exact numbers, JSON and a page.
+
+python -m bit_tf.evaluate --model=DIR --dataset=folder:PATH --output=DIR
+"""
+
+import json
+import pathlib
+import shlex
+
+from absl import flags
+
+from bit_tf import data_flags as images
+from bit_tf import program
+from bit_tf import progress as progress_lib
+from bit_tf import workdir as workdir_lib
+
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "Workdir of a run, SavedModel directory, weights file, or published name "
+    "such as BiT-M-R50x1-ILSVRC2012.",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Directory for evaluation.json and report.html. Default: evaluation/ in "
+    "the workdir of a run, else none.",
+)
+_PART = flags.DEFINE_enum(
+    "part",
+    "evaluation",
+    ["evaluation", "training", "all"],
+    "Which images: those held out or of --eval_split, those of --train_split, "
+    "or both.",
+)
+_MATCH_CLASSES = flags.DEFINE_enum(
+    "match_classes",
+    "name",
+    ["name", "order"],
+    "How the set's classes are those of the model: by their names, or, where "
+    "both have as many, by their order.",
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Side that images are resized to, pixels. Default: the model's.",
+    lower_bound=1,
+    upper_bound=2**15,
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 32, "Images at once.", lower_bound=1, upper_bound=2**15
+)
+program.define_mirror()
+
+
+def main() -> None:
+    path = program.model_path(_MODEL.value)
+    task = images.task()
+    train, evaluation = images.load(task)
+    with program.quiet_import():
+        from bit_tf import classifier as classifier_lib
+        from bit_tf import examples as examples_lib
+        from bit_tf import judging
+        from bit_tf import report
+
+    chosen = evaluation
+    if _PART.value == "training":
+        chosen = train
+    elif _PART.value == "all":
+        chosen = examples_lib.joined(train, evaluation)
+    classifier = classifier_lib.load(path, image_size=_IMAGE_SIZE.value)
+    matched = judging.matched(
+        chosen, classifier, by_name=_MATCH_CLASSES.value == "name"
+    )
+    status = progress_lib.Progress(len(matched))
+    final = judging.judge(
+        classifier,
+        matched,
+        batch_size=min(_BATCH_SIZE.value, len(matched)),
+        progress=lambda done: status.update(
+            done, f"{done} of {len(matched)} images"
+        ),
+    )
+    status.clear()
+    program.say(f"model {classifier.about}")
+    baseline_of = train if _PART.value == "evaluation" else None
+    program.say(
+        report.sentence(baseline_of, final).replace("\N{NO-BREAK SPACE}", " ")
+    )
+    output = _output(path)
+    if output is None:
+        program.say("give --output to keep all numbers and the page")
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    workdir_lib.write_text(
+        output / "evaluation.json",
+        json.dumps(
+            {
+                "model": str(_MODEL.value),
+                "dataset": task.name,
+                "part": _PART.value,
+                **final.details(),
+            },
+            indent=1,
+        )
+        + "\n",
+    )
+    given = program.given_flags(_MODEL, images.DATASET)
+    report.write(
+        output / "report.html",
+        model=classifier.about,
+        evaluation=matched,
+        final=final,
+        command=f"{program.python()} -m bit_tf.evaluate {shlex.join(given)}",
+    )
+    program.say(f"numbers       {output / 'evaluation.json'}")
+    program.say(f"report        {output / 'report.html'}")
+
+
+def _output(path: pathlib.Path) -> pathlib.Path | None:
+    if _OUTPUT.value:
+        return pathlib.Path(_OUTPUT.value).expanduser()
+    if (path / "recipe.json").is_file():
+        return path / "evaluation"
+    return None
+
+
+if __name__ == "__main__":
+    flags.adopt_module_key_flags(images)
+    flags.mark_flags_as_required(["model", "dataset"])
+    program.run(main)

@@ -1,0 +1,174 @@
+"""Says what is on images: files in, CSV or JSON lines out.
+
+python -m bit_tf.predict --model=DIR image.jpg folder/ > predictions.csv
+"""
+
+import csv
+import json
+import sys
+import time
+
+from absl import flags
+
+from bit_tf import image_file
+from bit_tf import program
+from bit_tf import progress as progress_lib
+
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "Workdir of a run, SavedModel directory, weights file, or published name "
+    "such as BiT-M-R50x1-ILSVRC2012.",
+)
+_FORMAT = flags.DEFINE_enum(
+    "format", "csv", ["csv", "jsonl"], "What is written to standard output."
+)
+_TOP_K = flags.DEFINE_integer(
+    "top_k", 5, "How many classes to tell.", lower_bound=1
+)
+_FEATURES = flags.DEFINE_bool(
+    "features", False, "Tell the features before the head too."
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Side that images are resized to, pixels. Default: the model's.",
+    lower_bound=1,
+    upper_bound=2**15,
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 32, "Images at once.", lower_bound=1, upper_bound=2**15
+)
+_MAX_IMAGE_PIXELS = flags.DEFINE_integer(
+    "max_image_pixels",
+    image_file.MAX_PIXELS,
+    "Images with more are refused, before they are decoded.",
+    lower_bound=1,
+    upper_bound=image_file.MOST_PIXELS,
+)
+_ON_BAD_IMAGE = flags.DEFINE_enum(
+    "on_bad_image",
+    "skip",
+    ["fail", "skip"],
+    "What to do with images that cannot be used: end, or say why in the last "
+    "column.",
+)
+program.define_mirror()
+
+
+def main(*given: str) -> None:
+    if not given:
+        raise ValueError(
+            "no images: name files, folders or patterns, or - for a list of "
+            "files on standard input."
+        )
+    path = program.model_path(_MODEL.value)
+    with program.quiet_import():
+        from bit_tf import classifier as classifier_lib
+        from bit_tf import prediction
+
+    names = [
+        name
+        for text in given
+        for name in (_listed() if text == "-" else prediction.expand([text]))
+    ]
+    if not names:
+        raise ValueError(f"no images in {', '.join(given[:3])}.")
+    classifier = classifier_lib.load(path, image_size=_IMAGE_SIZE.value)
+    # The output is for another program; what is for people goes beside it.
+    status = progress_lib.Progress(len(names), stream=sys.stderr)
+    started = time.monotonic()
+
+    def show(done: int) -> None:
+        pace = done / max(time.monotonic() - started, 1e-9)
+        status.update(
+            done, f"{done} of {len(names)} images, {pace:.1f} images/s"
+        )
+
+    write = {"csv": _csv, "jsonl": _jsonl}[_FORMAT.value]
+    bad = 0
+    write_row = write(classifier)
+    for found in prediction.predict(
+        classifier,
+        names,
+        top_k=_TOP_K.value,
+        batch_size=min(_BATCH_SIZE.value, len(names)),
+        features=_FEATURES.value,
+        reading=image_file.Reading(
+            max_pixels=_MAX_IMAGE_PIXELS.value, on_bad=_ON_BAD_IMAGE.value
+        ),
+        progress=show,
+    ):
+        bad += bool(found.error)
+        write_row(found)
+    sys.stdout.flush()
+    status.clear()
+    seconds = time.monotonic() - started
+    text = f"{len(names)} images in {progress_lib.duration(seconds)}"
+    text += f", {len(names) / max(seconds, 1e-9):.1f} images/s"
+    if bad:
+        text += f"; {bad} could not be used, the column error says why"
+    print(text, file=sys.stderr)
+
+
+def _listed() -> list[str]:
+    return [line for line in sys.stdin.read().splitlines() if line.strip()]
+
+
+def _csv(classifier):
+    """Writes the first line; returns what writes a row."""
+    is_number = classifier.head == "squared"
+    top_k = min(_TOP_K.value, len(classifier.class_names))
+    columns = ["file"]
+    if is_number:
+        columns.append(classifier.class_names[0])
+    for rank in range(1, top_k + 1) if not is_number else ():
+        columns += [f"class_{rank}", f"probability_{rank}"]
+    columns.append("error")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    width = len(columns)
+    is_first = True
+
+    def write(found) -> None:
+        nonlocal is_first, width
+        if is_first:
+            features = [] if found.features is None else found.features
+            more = [f"feature_{i}" for i in range(len(features))]
+            writer.writerow(columns + more)
+            is_first = False
+        row = [found.name]
+        for name, value in zip(found.classes, found.probabilities, strict=True):
+            row += [_digits(value)] if is_number else [name, _digits(value)]
+        row += [""] * (width - 1 - len(row))
+        row.append(found.error)
+        if found.features is not None:
+            row += [_digits(value) for value in found.features]
+        writer.writerow(row)
+
+    return write
+
+
+def _digits(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _jsonl(classifier):
+    def write(found) -> None:
+        row: dict = {"file": found.name}
+        if found.error:
+            row["error"] = found.error
+        elif classifier.head == "squared":
+            row[classifier.class_names[0]] = found.probabilities[0]
+        else:
+            row["classes"] = list(found.classes)
+            row["probabilities"] = list(found.probabilities)
+        if found.features is not None:
+            row["features"] = [float(value) for value in found.features]
+        print(json.dumps(row, ensure_ascii=False))
+
+    return write
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("model")
+    program.run(main, arguments=None)
