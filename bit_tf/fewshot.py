@@ -1,63 +1,304 @@
-"""Class-balanced few-shot subsets, the same on every machine."""
+"""Accuracy against examples per class: table, JSON lines and figure.
 
-import hashlib
-from collections.abc import Sequence
+python -m bit_tf.fewshot --dataset=folder:PATH --models=BiT-M-R50x1 \\
+    --shots=1,5,10,25,100 --seeds=5 --output=DIR
+"""
 
-import numpy as np
+import functools
+import json
+import pathlib
+import time
+
+from absl import flags
+
+from bit_tf import data_flags as images
+from bit_tf import examples as examples_lib
+from bit_tf import program
+from bit_tf import progress as progress_lib
+from bit_tf import recipe_flags as numbers
+from bit_tf import subsets
+
+METHODS = ("finetune", "linear", "knn")
+
+_MODELS = flags.DEFINE_list(
+    "models",
+    None,
+    "What to start from, one or several: published weights such as "
+    "BiT-M-R50x1, a weights file, the workdir of a run, or a network with "
+    "fresh weights such as R26x0.5. NAME=MODEL gives one a name.",
+)
+_SHOTS = flags.DEFINE_list(
+    "shots", "1,5,10,25,100", "Training examples per class."
+)
+_SEEDS = flags.DEFINE_integer(
+    "seeds",
+    5,
+    "How many subsets of each size, of seeds 0, 1, ...; the paper has 5.",
+    lower_bound=1,
+    upper_bound=10_000,
+)
+_METHODS = flags.DEFINE_list(
+    "methods",
+    "finetune",
+    "finetune: the HyperRule. linear: ridge regression on the features before "
+    "the head. knn: their nearest neighbours. The last two take seconds.",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Directory for results.jsonl and fewshot.png. What is in there already is "
+    "not computed again.",
+)
+program.define_mirror()
 
 
-def sample(
-    labels: np.ndarray,
-    *,
-    class_names: Sequence[str],
-    examples_per_class: int,
-    seed: int,
-    allow_missing: bool = False,
-) -> np.ndarray:
-    """Draws `examples_per_class` examples of every class without replacement.
-
-    Examples are ranked by SHA-256 of "seed/class/position within the class",
-    so the draw depends on nothing but its arguments: no generator whose
-    stream may change between versions. A smaller draw with the same seed is
-    part of a larger one.
-
-    Args:
-        labels: (N,) integers in [0, classes).
-        class_names: one name per class.
-        examples_per_class: K, at least 1.
-        seed: which subset; the paper takes the median over 5.
-        allow_missing: take all of a class that has fewer than K examples
-            instead of raising.
-
-    Returns:
-        (at most K * classes,) sorted indices into `labels`.
-
-    Raises:
-        ValueError: K below 1, or a class with fewer than K examples.
-    """
-    if examples_per_class < 1:
+def main() -> None:
+    shots = _whole_numbers(_SHOTS.value)
+    for method in _METHODS.value:
+        if method not in METHODS:
+            raise ValueError(
+                f"--methods: {method!r} is none of {', '.join(METHODS)}."
+            )
+    models = dict(map(_named, _MODELS.value))
+    task = images.task()
+    train, evaluation = images.load(task)
+    if train.is_multi_label or not hasattr(train, "subset"):
         raise ValueError(
-            f"examples_per_class={examples_per_class} is not possible: "
-            "allowed is a whole number >= 1."
+            f"few-shot curves are not for {task.name}: its images have several "
+            "labels or a number, or can only be read in order."
         )
-    chosen = []
-    short = []
-    for label, name in enumerate(class_names):
-        members = np.flatnonzero(np.asarray(labels) == label)
-        if len(members) < examples_per_class:
-            short.append(f"{name} ({len(members)})")
-        ranked = sorted(
-            range(len(members)),
-            key=lambda position: hashlib.sha256(
-                f"{seed}/{label}/{position}".encode()
-            ).digest(),
-        )
-        chosen.extend(members[ranked[:examples_per_class]])
-    if short and not allow_missing:
-        shown = ", ".join(short[:5]) + (", ..." if len(short) > 5 else "")
+    starts = {
+        name: program.starting_point(text) for name, text in models.items()
+    }
+    # Too few images of a class are told before anything is computed.
+    for count in shots:
+        _subset(train, count, 0)
+    with program.quiet_import():
+        from bit_tf import curves
+        from bit_tf import ledger as ledger_lib
+
+    output = pathlib.Path(_OUTPUT.value).expanduser()
+    given = [
+        text
+        for text in program.given_flags(numbers.CROP)
+        if not text.startswith("--total_steps=0")
+    ]
+    ledger = ledger_lib.Ledger(
+        output / "results.jsonl",
+        about={
+            "dataset": task.name,
+            "train": train.fingerprint(),
+            "evaluation": evaluation.fingerprint(),
+            "flags": given,
+        },
+        keys=("model", "method", "shots", "seed"),
+    )
+    total = len(starts) * len(_METHODS.value) * len(shots) * _SEEDS.value
+    status = progress_lib.Progress(total)
+    work = _Work(train, evaluation, images.reading(task).apply_exif)
+    done = 0
+    for name, start in starts.items():
+        for method in _METHODS.value:
+            for seed in range(_SEEDS.value):
+                for count in shots:
+                    key = {
+                        "model": name,
+                        "method": method,
+                        "shots": count,
+                        "seed": seed,
+                    }
+                    if not ledger.find(**key):
+                        row = work.row(start, **key)
+                        ledger.add({**key, **row})
+                        status.clear()
+                        program.say(
+                            f"{name}  {method}  {count} per class  seed {seed}"
+                            f": top-1 {100 * row['top1']:.1f} %"
+                        )
+                    done += 1
+                    status.update(done, f"{done} of {total} results")
+        work.forget()
+    status.clear()
+    by = ("model", "method", "shots")
+    wanted = [
+        row
+        for row in ledger.rows
+        if row["model"] in starts
+        and row["method"] in _METHODS.value
+        and row["shots"] in shots
+        and row["seed"] < _SEEDS.value
+    ]
+    groups = curves.summarize(
+        sorted(
+            wanted,
+            key=lambda row: (
+                list(starts).index(row["model"]),
+                METHODS.index(row["method"]),
+                row["shots"],
+            ),
+        ),
+        by,
+    )
+    program.say(curves.table(groups, by))
+    curves.draw(
+        output / "fewshot.png",
+        groups,
+        title=f"{task.name}, {len(evaluation):,} test images, "
+        f"{_SEEDS.value} subsets",
+    )
+    program.say(f"results       {output / 'results.jsonl'}")
+    program.say(f"figure        {output / 'fewshot.png'}")
+
+
+def _whole_numbers(texts: list[str]) -> list[int]:
+    try:
+        found = sorted({int(text) for text in texts})
+    except ValueError:
+        found = []
+    if not found or found[0] < 1:
         raise ValueError(
-            f"{len(short)} of {len(class_names)} classes have fewer than "
-            f"examples_per_class={examples_per_class} images: {shown}. Take "
-            "fewer per class, or allow it with --fewshot_allow_missing."
+            f"--shots={','.join(texts)}: allowed are whole numbers from 1."
         )
-    return np.sort(np.asarray(chosen, dtype=np.int64))
+    return found
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Reads "NAME=MODEL", or a model that is called as it is given."""
+    name, equals, model = text.partition("=")
+    return (name, model) if equals else (text, text)
+
+
+def _subset(
+    train: examples_lib.Examples, count: int, seed: int
+) -> examples_lib.Examples:
+    return train.subset(
+        subsets.sample(
+            train.labels,
+            class_names=train.class_names,
+            examples_per_class=count,
+            seed=seed,
+        )
+    )
+
+
+class _Work:
+    """Computes results; keeps what further ones of a model need too."""
+
+    def __init__(self, train, evaluation, apply_exif: bool):
+        self._train, self._evaluation = train, evaluation
+        self._apply_exif = apply_exif
+        self._trials: dict[str, object] = {}
+        # Of a network with fresh weights there is one per seed.
+        self._features = functools.lru_cache(maxsize=1)(self._compute_features)
+
+    def forget(self) -> None:
+        self._trials.clear()
+        self._features.cache_clear()
+
+    def row(self, start, *, model: str, method: str, shots: int, seed: int):
+        del model
+        began = time.monotonic()
+        subset = _subset(self._train, shots, seed)
+        judge = self._finetune if method == "finetune" else self._probe
+        found = judge(start, subset, shots, seed, method)
+        return {
+            **found,
+            "train_examples": len(subset),
+            "seconds": round(time.monotonic() - began, 2),
+        }
+
+    def _recipe(self, start, subset):
+        return numbers.resolve(
+            numbers.hyperrule_of(subset, start.model_name),
+            subset,
+            batch_size=numbers.BATCH_SIZE.value,
+            apply_exif=self._apply_exif,
+        )
+
+    def _finetune(self, start, subset, shots, seed, method):
+        del method
+        from bit_tf import trials
+
+        recipe = self._recipe(start, subset)
+        facts = recipe.to_dict()
+        facts.pop("sources")
+        key = json.dumps(facts)
+        if key not in self._trials:
+            self._trials[key] = trials.Trials(
+                start,
+                recipe,
+                self._evaluation,
+            )
+        status = progress_lib.Progress(recipe.total_steps)
+        final = self._trials[key].run(
+            subset,
+            seed=seed,
+            progress=lambda step: status.update(
+                step, f"{shots} per class, seed {seed}: step {step}"
+            ),
+        )
+        status.clear()
+        return final.summary()
+
+    def _compute_features(self, start, seed, preprocessing, crop):
+        from bit_tf import trials
+
+        status = progress_lib.Progress(len(self._train) + len(self._evaluation))
+        found = []
+        for part in (self._train, self._evaluation):
+            before = sum(map(len, found))
+            found.append(
+                trials.features(
+                    start,
+                    part,
+                    preprocessing=preprocessing,
+                    crop=crop,
+                    seed=seed,
+                    progress=lambda done, before=before: status.update(
+                        before + done, f"features of {before + done} images"
+                    ),
+                )
+            )
+        status.clear()
+        return found
+
+    def _probe(self, start, subset, shots, seed, method):
+        from bit_tf import metrics
+        from bit_tf import probes
+
+        recipe = self._recipe(start, subset)
+        known, queries = self._features(
+            start,
+            seed if start.init_from is None else 0,
+            recipe.eval_preprocessing,
+            recipe.crop,
+        )
+        chosen = subsets.sample(
+            self._train.labels,
+            class_names=self._train.class_names,
+            examples_per_class=shots,
+            seed=seed,
+        )
+        classify = {"linear": probes.linear, "knn": probes.neighbours}[method]
+        scores = classify(
+            known[chosen],
+            self._train.labels[chosen],
+            queries,
+            num_classes=len(self._train.class_names),
+        )
+        correct = int((scores.argmax(axis=1) == self._evaluation.labels).sum())
+        total = len(self._evaluation)
+        low, high = metrics.wilson_interval(correct, total)
+        return {
+            "top1": correct / total,
+            "top1_low": low,
+            "top1_high": high,
+            "examples": total,
+        }
+
+
+if __name__ == "__main__":
+    flags.adopt_module_key_flags(images)
+    flags.adopt_module_key_flags(numbers)
+    flags.mark_flags_as_required(["models", "dataset", "output"])
+    program.run(main)

@@ -1,5 +1,6 @@
 """Published weights on this machine: fetched once, kept, verified."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -10,6 +11,19 @@ from bit_tf import weights_file
 from bit_tf import zoo
 
 MIRROR_VARIABLE = "BIT_TF_MIRROR"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """A network, and the weights that it starts from.
+
+    Args:
+        model_name: e.g. "R50x1".
+        init_from: file with weights; None for fresh ones.
+    """
+
+    model_name: str
+    init_from: pathlib.Path | None = None
 
 
 def cache_directory(environment: Mapping[str, str]) -> pathlib.Path:

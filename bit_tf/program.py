@@ -16,9 +16,12 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from bit_tf import architecture
 from bit_tf import cluster as cluster_lib
 from bit_tf import interruption
 from bit_tf import pretrained
+from bit_tf import weights_file as weights_file_lib
+from bit_tf import zoo
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PACKAGE = pathlib.Path(__file__).parent
@@ -96,6 +99,35 @@ def weights_file(source: str) -> pathlib.Path:
         mirror=flags.FLAGS.mirror or os.environ.get(pretrained.MIRROR_VARIABLE),
         log=say,
     )
+
+
+def starting_point(text: str) -> pretrained.Start:
+    """Returns what a training starts from.
+
+    Args:
+        text: a published name, the workdir of a run, a weights file, or a
+            network with fresh weights such as R26x0.5.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if text.startswith("BiT-") or text in zoo.ENTRIES:
+        return pretrained.Start(
+            model_name=zoo.find(text).architecture,
+            init_from=weights_file(text),
+        )
+    path = pathlib.Path(text).expanduser()
+    if (path / "recipe.json").is_file():
+        path = path / "weights.npz"
+        if not path.is_file():
+            raise ValueError(
+                f"the run in {text} has not ended: it has no weights.npz."
+            )
+    elif not path.exists():
+        architecture.parse_name(text)
+        return pretrained.Start(model_name=text)
+    with weights_file_lib.opened(path) as stored:
+        return pretrained.Start(model_name=stored.architecture, init_from=path)
 
 
 def model_path(source: str) -> pathlib.Path:

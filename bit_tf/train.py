@@ -12,7 +12,6 @@ import os
 import pathlib
 import shlex
 
-import numpy as np
 from absl import flags
 
 from bit_tf import architecture
@@ -21,11 +20,11 @@ from bit_tf import data_flags as images
 from bit_tf import download
 from bit_tf import examples as examples_lib
 from bit_tf import execution as execution_lib
-from bit_tf import fewshot
-from bit_tf import hyperrule
 from bit_tf import program
 from bit_tf import recipe as recipe_lib
+from bit_tf import recipe_flags as numbers
 from bit_tf import rendezvous
+from bit_tf import subsets
 from bit_tf import tasks
 from bit_tf import train_flags as given
 from bit_tf import upstream
@@ -36,7 +35,6 @@ from bit_tf import zoo
 # Evaluations on the way may cost this share of the training, at most.
 EVALUATION_SHARE = 0.1
 MAX_EVALUATIONS = 10
-NUMBER_CLIP_NORM = 1.0
 # For TensorFlow to join workers that have just met.
 JOIN_SECONDS = 50
 
@@ -83,7 +81,9 @@ def main() -> None:
     # Who computes does not matter to what is repeated.
     flags_given = [
         text
-        for text in program.given_flags(given.WORKDIR, images.DATASET)
+        for text in program.given_flags(
+            given.WORKDIR, images.DATASET, numbers.CROP
+        )
         if not text.startswith("--worker_")
     ]
     if given.MODEL.value is None:
@@ -266,7 +266,7 @@ def _load(
                 "prepare it with --file_format=array_record."
             )
         train = train.subset(
-            fewshot.sample(
+            subsets.sample(
                 train.labels,
                 class_names=train.class_names,
                 examples_per_class=given.EXAMPLES_PER_CLASS.value,
@@ -287,103 +287,24 @@ def _resolve(
     train: examples_lib.Images, model_name: str, *, apply_exif: bool = True
 ) -> recipe_lib.Recipe:
     """Returns the rule's recipe with what the flags decide otherwise."""
-    if given.RECIPE.value == "upstream":
-        if given.SCALE_WITH_BATCH.value:
-            raise ValueError(
-                "--scale_with_batch is for --recipe=hyperrule: the upstream "
-                "recipe always follows --batch_size."
-            )
-        recipe = upstream.recipe(
-            num_examples=len(train),
-            batch_size=given.BATCH_SIZE.value,
-            name=given.UPSTREAM.value,
+    if given.RECIPE.value != "upstream":
+        return numbers.resolve(
+            numbers.hyperrule_of(train, model_name),
+            train,
+            batch_size=numbers.BATCH_SIZE.value,
+            apply_exif=apply_exif,
         )
-        batch_size = None
-    else:
-        height, width = train.typical_size()
-        recipe = hyperrule.recipe(
-            num_examples=len(train),
-            image_height=height,
-            image_width=width,
-            model=model_name,
-            reading=given.HYPERRULE.value,
+    if numbers.SCALE_WITH_BATCH.value:
+        raise ValueError(
+            "--scale_with_batch is for --recipe=hyperrule: the upstream "
+            "recipe always follows --batch_size."
         )
-        batch_size = given.BATCH_SIZE.value
-    recipe = recipe_lib.override(
-        recipe,
-        batch_size=batch_size,
-        scale_with_batch=given.SCALE_WITH_BATCH.value,
-        base_lr=given.BASE_LR.value,
-        total_steps=given.TOTAL_STEPS.value,
-        warmup_steps=given.WARMUP_STEPS.value,
-        mixup_alpha=given.MIXUP_ALPHA.value,
-        loss=given.LOSS.value,
-        weight_decay=given.WEIGHT_DECAY.value,
-        weight_decay_kind=given.WEIGHT_DECAY_KIND.value,
-        weight_decay_on=given.WEIGHT_DECAY_ON.value,
-        weight_decay_to=given.WEIGHT_DECAY_TO.value,
-        label_smoothing=given.LABEL_SMOOTHING.value,
-        class_weights=given.CLASS_WEIGHTS.value,
-        dropout=given.DROPOUT.value,
-        freeze=given.FREEZE.value,
-        clip_norm=given.CLIP_NORM.value,
-        ema_decay=given.EMA_DECAY.value,
-        head_bias=given.HEAD_BIAS.value,
-        initializer=given.INITIALIZER.value,
-        resize=given.RESIZE.value,
-        crop=given.CROP.value,
-        random_flip=given.RANDOM_FLIP.value,
-        random_crop=given.RANDOM_CROP.value,
-        apply_exif=apply_exif,
+    recipe = upstream.recipe(
+        num_examples=len(train),
+        batch_size=numbers.BATCH_SIZE.value,
+        name=given.UPSTREAM.value,
     )
-    recipe = _with_labels(recipe, train)
-    _check_loss(train, recipe)
-    return recipe
-
-
-def _with_labels(
-    recipe: recipe_lib.Recipe, train: examples_lib.Images
-) -> recipe_lib.Recipe:
-    """Returns the recipe with what the labels decide."""
-    changes, source = {}, "one number per image"
-    if getattr(train, "is_number", False):
-        changes = {
-            "loss": "squared",
-            "target_mean": float(train.labels.mean(dtype=np.float64)),
-            # Of numbers that are all the same there is none.
-            "target_scale": float(train.labels.std(dtype=np.float64)) or 1.0,
-        }
-        if given.CLIP_NORM.value is None:
-            # A squared error has no bound, nor has its gradient.
-            changes["clip_norm"] = NUMBER_CLIP_NORM
-    elif train.is_multi_label:
-        changes, source = {"loss": "sigmoid"}, "several labels per image"
-    if given.LOSS.value is not None:
-        changes.pop("loss", None)
-    if recipe.loss == changes.get("loss"):
-        return recipe
-    sources = {**recipe.sources, **dict.fromkeys(changes, source)}
-    return dataclasses.replace(recipe, **changes, sources=sources)
-
-
-def _check_loss(train: examples_lib.Images, recipe: recipe_lib.Recipe) -> None:
-    """Raises ValueError if the labels are of another kind than the loss's."""
-    is_number = getattr(train, "is_number", False)
-    if train.is_multi_label and recipe.loss != "sigmoid":
-        raise ValueError(
-            f"loss {recipe.loss} has one label per image, and these have "
-            "several: drop --loss, or give --loss=sigmoid."
-        )
-    if is_number != (recipe.loss == "squared"):
-        raise ValueError(
-            f"loss {recipe.loss} is not for these labels: --loss=squared is "
-            "for --target=number, and nothing else is."
-        )
-    if recipe.class_weights != "none" and train.class_counts() is None:
-        raise ValueError(
-            f"--class_weights={recipe.class_weights} needs the number of "
-            "examples of each class, which is not known of these."
-        )
+    return numbers.resolve(recipe, train, apply_exif=apply_exif)
 
 
 def _usual_eval_every(
@@ -401,6 +322,7 @@ program.define_mirror()
 
 if __name__ == "__main__":
     flags.adopt_module_key_flags(images)
+    flags.adopt_module_key_flags(numbers)
     flags.adopt_module_key_flags(given)
     flags.mark_flags_as_required(["dataset", "workdir"])
     program.run(main)

@@ -3,8 +3,6 @@
 from absl import flags
 
 from bit_tf import execution
-from bit_tf import hyperrule
-from bit_tf import recipe as recipe_lib
 from bit_tf import upstream
 
 DEFAULT_MODEL = "BiT-M-R50x1"
@@ -12,18 +10,6 @@ DEFAULT_MODEL = "BiT-M-R50x1"
 SMALL_MODEL = "R26x0.5"
 MAX_INTEGER = 2**31 - 1
 
-RANDOM_FLIP = flags.DEFINE_bool(
-    "random_flip",
-    True,
-    "Mirror training images at random. Switch it off where left and right "
-    "matter.",
-)
-RANDOM_CROP = flags.DEFINE_bool(
-    "random_crop",
-    True,
-    "Cut training images at random. Switch it off where the place in the "
-    "picture or the number of things matters.",
-)
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
@@ -43,13 +29,6 @@ UPSTREAM = flags.DEFINE_enum(
     list(upstream.UPSTREAMS),
     "With --recipe=upstream: whose epochs and loss.",
 )
-HYPERRULE = flags.DEFINE_enum(
-    "hyperrule",
-    "paper",
-    list(hyperrule.READINGS),
-    "Which reading of the HyperRule: the paper's, or that of the authors' "
-    "code.",
-)
 MODEL = flags.DEFINE_string(
     "model",
     None,
@@ -64,134 +43,6 @@ INIT_FROM = flags.DEFINE_string(
     "Weights to start from, instead of those that --model names: a published "
     "name, or a file of any format that bit_tf.convert reads; a head for other "
     "classes is replaced.",
-)
-RESIZE = flags.DEFINE_integer(
-    "resize",
-    None,
-    "Pixels. Default: the recipe decides.",
-    lower_bound=1,
-    upper_bound=MAX_INTEGER,
-)
-CROP = flags.DEFINE_integer(
-    "crop",
-    None,
-    "Pixels. Default: the recipe decides.",
-    lower_bound=1,
-    upper_bound=MAX_INTEGER,
-)
-BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size",
-    None,
-    "Examples per step, over all devices. Default: the recipe decides.",
-    lower_bound=1,
-    upper_bound=MAX_INTEGER,
-)
-SCALE_WITH_BATCH = flags.DEFINE_bool(
-    "scale_with_batch",
-    False,
-    "Scale learning rate and steps with --batch_size, so that as many "
-    "examples are seen as the recipe says.",
-)
-BASE_LR = flags.DEFINE_float(
-    "base_lr", None, "Learning rate. Default: the recipe decides."
-)
-TOTAL_STEPS = flags.DEFINE_integer(
-    "total_steps",
-    None,
-    "Updates; warm-up and decay are stretched with them. Default: the recipe "
-    "decides.",
-    lower_bound=1,
-    upper_bound=MAX_INTEGER,
-)
-WARMUP_STEPS = flags.DEFINE_integer(
-    "warmup_steps",
-    None,
-    "Updates with a growing rate. Default: the recipe decides.",
-    lower_bound=0,
-    upper_bound=MAX_INTEGER,
-)
-MIXUP_ALPHA = flags.DEFINE_float(
-    "mixup_alpha", None, "0 for no mixup. Default: the recipe decides."
-)
-LOSS = flags.DEFINE_enum(
-    "loss",
-    None,
-    list(recipe_lib.LOSSES),
-    "softmax for one label per image, sigmoid for several, squared for a "
-    "number. Default: the recipe decides, or the labels.",
-)
-WEIGHT_DECAY = flags.DEFINE_float(
-    "weight_decay", None, "0 for none. Default: the recipe decides."
-)
-WEIGHT_DECAY_KIND = flags.DEFINE_enum(
-    "weight_decay_kind",
-    None,
-    list(recipe_lib.WEIGHT_DECAYS),
-    "l2: added to the gradient. decoupled: subtracted from the weight, along "
-    "the schedule. Default: the recipe decides.",
-)
-WEIGHT_DECAY_ON = flags.DEFINE_enum(
-    "weight_decay_on",
-    None,
-    list(recipe_lib.DECAYED),
-    "Which weights decay. Default: the recipe decides.",
-)
-WEIGHT_DECAY_TO = flags.DEFINE_enum(
-    "weight_decay_to",
-    None,
-    list(recipe_lib.DECAY_TARGETS),
-    "Where decay pulls the weights: to zero, or to where they started. "
-    "Default: the recipe decides.",
-)
-LABEL_SMOOTHING = flags.DEFINE_float(
-    "label_smoothing",
-    None,
-    "Share of each label that is spread over all classes. Default: the recipe "
-    "decides.",
-)
-CLASS_WEIGHTS = flags.DEFINE_enum(
-    "class_weights",
-    None,
-    list(recipe_lib.CLASS_WEIGHTS),
-    "How much more the examples of rare classes weigh: balanced, all classes "
-    "alike; effective, less than that. Default: the recipe decides.",
-)
-DROPOUT = flags.DEFINE_float(
-    "dropout",
-    None,
-    "Share of the pre-logits that is dropped in training. Default: the recipe "
-    "decides.",
-)
-FREEZE = flags.DEFINE_list(
-    "freeze",
-    None,
-    "Parts of the network that are not trained, of "
-    f"{', '.join(recipe_lib.FREEZABLE)}; all is all but the head. Default: "
-    "none.",
-)
-CLIP_NORM = flags.DEFINE_float(
-    "clip_norm",
-    None,
-    "Shorten the gradient of the batch to this norm; 0 for never. Default: the "
-    "recipe decides.",
-)
-EMA_DECAY = flags.DEFINE_float(
-    "ema_decay",
-    None,
-    "Evaluate and save a moving average of the weights with this decay, such "
-    "as 0.9999; 0 for none. Default: the recipe decides.",
-)
-HEAD_BIAS = flags.DEFINE_float(
-    "head_bias",
-    None,
-    "Where the bias of a new head starts; big_vision pre-trains with -10 for "
-    "--loss=sigmoid. Default: 0.",
-)
-INITIALIZER = flags.DEFINE_enum(
-    "initializer",
-    None,
-    list(recipe_lib.INITIALIZERS),
-    "Of fresh kernels. Default: the recipe decides.",
 )
 EXAMPLES_PER_CLASS = flags.DEFINE_integer(
     "examples_per_class",

@@ -1,12 +1,9 @@
 """One whole run: network and data in; weights, SavedModel and report out."""
 
-import contextlib
 import json
 import pathlib
 import time
 from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -25,6 +22,7 @@ from bit_tf import recipe as recipe_lib
 from bit_tf import report
 from bit_tf import resnet_v2
 from bit_tf import saved_model
+from bit_tf import starting
 from bit_tf import weights
 from bit_tf import workdir as workdir_lib
 
@@ -88,7 +86,7 @@ def run(
             remat=execution.remat,
             dtype=execution.precision,
         )
-        _freeze(model, recipe.freeze)
+        starting.freeze(model, recipe.freeze)
         optimizer = optimizer_lib.build(recipe)
         optimizer.build(model.trainable_variables)
     log(
@@ -112,7 +110,7 @@ def run(
         log(f"continuing at step {state.step} of {recipe.total_steps}")
     else:
         state = checkpoint.State()
-        _begin(model, init_from, recipe, log=log)
+        starting.begin(model, init_from, recipe, log=log)
         optimizer.start(model.trainable_variables)
     evaluate = evaluation_lib.evaluator(
         lambda images: model(images, training=False),
@@ -176,7 +174,7 @@ def run(
                 evaluate_at(recipe.total_steps)
             if is_chief:
                 # Whoever uses them gets numbers in their own unit.
-                with _in_unit_of_labels(model, recipe):
+                with starting.in_unit_of_labels(model, recipe):
                     weights.save(workdir.weights, model)
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         _name_the_image(error, train, evaluation)
@@ -200,66 +198,6 @@ def run(
     # A terminal may not know the page's unbreakable space.
     log(report.sentence(train, final).replace("\xa0", " "))
     return final
-
-
-def _freeze(model: resnet_v2.ResNetV2, names: Sequence[str]) -> None:
-    """Lets parts of the network keep their weights."""
-    if "all" in names:
-        names = [name for name in recipe_lib.FREEZABLE if name != "all"]
-    for name in names:
-        model.get_layer(name).trainable = False
-
-
-def _begin(
-    model: resnet_v2.ResNetV2,
-    init_from: pathlib.Path | None,
-    recipe: recipe_lib.Recipe,
-    *,
-    log: Callable[[str], None],
-) -> None:
-    """Sets the weights of step 0, where they are not fresh already."""
-    remark = weights.load(init_from, model) if init_from else None
-    if init_from:
-        log(f"weights from {init_from}" + (f"; {remark}" if remark else ""))
-    has_head = init_from is not None and remark is None
-    conv = model.get_layer("head").conv
-    if recipe.head_bias:
-        if has_head:
-            raise ValueError(
-                f"head_bias={recipe.head_bias:g} is for a new head, and "
-                f"{init_from} has one for these classes: drop --head_bias."
-            )
-        conv.bias.assign([recipe.head_bias] * model.num_classes)
-    if has_head:
-        _scale_head(
-            model,
-            shift=-recipe.target_mean / recipe.target_scale,
-            scale=1 / recipe.target_scale,
-        )
-
-
-@contextlib.contextmanager
-def _in_unit_of_labels(
-    model: resnet_v2.ResNetV2, recipe: recipe_lib.Recipe
-) -> Iterator[None]:
-    """Lets the head give labels, not what was learnt of them."""
-    conv = model.get_layer("head").conv
-    kept = [weight.numpy() for weight in (conv.kernel, conv.bias)]
-    _scale_head(model, shift=recipe.target_mean, scale=recipe.target_scale)
-    try:
-        yield
-    finally:
-        conv.kernel.assign(kept[0])
-        conv.bias.assign(kept[1])
-
-
-def _scale_head(
-    model: resnet_v2.ResNetV2, *, shift: float, scale: float
-) -> None:
-    """Lets the head's outputs be scale * output + shift."""
-    conv = model.get_layer("head").conv
-    conv.kernel.assign(conv.kernel.numpy() * scale)
-    conv.bias.assign(conv.bias.numpy() * scale + shift)
 
 
 def _name_the_image(error, train, evaluation) -> None:

@@ -12,7 +12,7 @@ from bit_tf import distribution
 from bit_tf import imbalance
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import resnet_v2
-from bit_tf import training
+from bit_tf import starting
 from bit_tf import update
 from tests.test_data import make_examples
 from tests.test_data import make_recipe
@@ -57,7 +57,7 @@ def build(strategy, rules, *, dtype=None, remat=False):
             model = resnet_v2.build(
                 "R14x0.5", 3, seed=0, dtype=dtype, remat=remat
             )
-        training._freeze(model, rules.freeze)
+        starting.freeze(model, rules.freeze)
         optimizer = optimizer_lib.build(rules)
         optimizer.build(model.trainable_variables)
     optimizer.start(model.trainable_variables)

@@ -10,17 +10,17 @@ import bit_tf
 PACKAGE = pathlib.Path(bit_tf.__file__).parent
 FLOORS = {
     0: "architecture layout zoo labels tensors recipe hyperrule upstream tasks "
-    "fewshot examples holdout estimate progress execution interruption cluster "
-    "rendezvous metrics outcomes imbalance",
+    "subsets examples holdout estimate progress execution interruption cluster "
+    "rendezvous probes metrics outcomes imbalance",
     1: "resnet_v2 losses preprocessing optimizer distribution workdir events "
     "decoding image_file scan folder rows listing arrays archives npz_file "
     "h5_file h5_weights safetensors_file torch_weights weights_file download",
-    2: "data records weights pretrained checkpoint saved_model sources update "
-    "imagenet21k",
+    2: "starting data records weights pretrained checkpoint saved_model "
+    "sources update imagenet21k",
     3: "evaluation loop report training conversion classifier prediction "
-    "judging",
-    4: "program data_flags train_flags train evaluate predict export convert "
-    "prepare applications",
+    "judging trials curves ledger",
+    4: "program data_flags recipe_flags train_flags train evaluate predict "
+    "fewshot export convert prepare applications",
 }
 FLOOR_OF = {
     name: floor for floor, names in FLOORS.items() for name in names.split()
@@ -29,6 +29,7 @@ VERBS = (
     "train",
     "evaluate",
     "predict",
+    "fewshot",
     "export",
     "convert",
     "prepare",

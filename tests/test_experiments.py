@@ -58,7 +58,8 @@ def test_flagfiles_resolve(path):
         assert recipe.name.startswith(said["recipe"])
     finally:
         values.unparse_flags()
-        for module in ("bit_tf.train_flags", "bit_tf.data_flags"):
+        for name in ("train", "data", "recipe"):
+            module = f"bit_tf.{name}_flags"
             for flag in values.get_flags_for_module(module):
                 flag.unparse()
 

@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from bit_tf import data
 from bit_tf import evaluation as evaluation_lib
-from bit_tf import fewshot
 from bit_tf import records
 from bit_tf import sources
+from bit_tf import subsets
 from bit_tf import tasks
 from tests import batches as batches_lib
 from tests.test_data import make_recipe
@@ -214,7 +214,7 @@ def test_parts_of_a_split_and_few_shot_subsets_of_records(load):
     labels = whole.labels
     assert np.bincount(labels).tolist() == [20, 20, 20]
     chosen = whole.subset(
-        fewshot.sample(
+        subsets.sample(
             labels, class_names=whole.class_names, examples_per_class=2, seed=1
         )
     )

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from bit_tf import fewshot
+from bit_tf import subsets
 
 LABELS = np.array([0, 1, 2] * 20)
 NAMES = ("ant", "bee", "cat")
@@ -15,7 +15,7 @@ GOLDEN = [4, 10, 11, 13, 24, 30, 32, 34, 36, 44, 48, 59]
 
 
 def sample(k=4, seed=0, labels=LABELS, **kwargs):
-    return fewshot.sample(
+    return subsets.sample(
         labels, class_names=NAMES, examples_per_class=k, seed=seed, **kwargs
     )
 
@@ -34,7 +34,7 @@ def test_the_draw_is_this_one_on_every_machine():
 
 def test_the_draw_does_not_depend_on_the_hash_seed():
     code = (
-        "import numpy as np; from bit_tf import fewshot; print(fewshot.sample("
+        "import numpy as np; from bit_tf import subsets; print(subsets.sample("
         "np.array([0,1,2]*20), class_names=('ant','bee','cat'), "
         "examples_per_class=4, seed=0).tolist())"
     )

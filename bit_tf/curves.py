@@ -1,0 +1,131 @@
+"""Accuracy against examples per class, for several models: the paper's plot."""
+
+import io
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import figure
+from matplotlib import ticker
+
+from bit_tf import workdir
+
+# Colour-blind safe (Okabe & Ito).
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)
+STYLES = {"finetune": "-", "linear": "--", "knn": ":"}
+
+
+def summarize(rows: Sequence[dict], by: Sequence[str]) -> list[dict]:
+    """Returns min, median and max of "top1" over the rows of each group.
+
+    Args:
+        rows: with "top1" and the fields `by`.
+        by: what makes a group, in the order of which groups come.
+    """
+    groups: dict[tuple, list[float]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in by)
+        groups.setdefault(key, []).append(row["top1"])
+    return [
+        {
+            **dict(zip(by, key, strict=True)),
+            "min": min(values),
+            "median": float(np.median(values)),
+            "max": max(values),
+            "runs": len(values),
+        }
+        for key, values in groups.items()
+    ]
+
+
+def table(groups: Sequence[dict], by: Sequence[str]) -> str:
+    """Returns groups as text, min, median and max in percent."""
+    lines = [[*by, "min", "median", "max", "runs"]]
+    for group in groups:
+        numbers = [f"{100 * group[n]:.1f}" for n in ("min", "median", "max")]
+        lines.append(
+            [*(str(group[name]) for name in by), *numbers, str(group["runs"])]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < len(by) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def draw(path: pathlib.Path, groups: Sequence[dict], *, title: str) -> None:
+    """Writes the figure: median lines, and bands from min to max.
+
+    Args:
+        path: of the PNG.
+        groups: see `summarize`, with "model", "method" and "shots".
+        title: above it.
+    """
+    plot = figure.Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = plot.subplots()
+    models = list(dict.fromkeys(group["model"] for group in groups))
+    methods = list(dict.fromkeys(group["method"] for group in groups))
+    for model in models:
+        for method in methods:
+            own = sorted(
+                (
+                    group
+                    for group in groups
+                    if (group["model"], group["method"]) == (model, method)
+                ),
+                key=lambda group: group["shots"],
+            )
+            if not own:
+                continue
+            shots = [group["shots"] for group in own]
+            colour = COLOURS[models.index(model) % len(COLOURS)]
+            label = model if len(methods) == 1 else f"{model}, {method}"
+            axes.plot(
+                shots,
+                [100 * group["median"] for group in own],
+                color=colour,
+                ls=STYLES.get(method, "-"),
+                marker="o",
+                ms=4,
+                label=label,
+            )
+            axes.fill_between(
+                shots,
+                [100 * group["min"] for group in own],
+                [100 * group["max"] for group in own],
+                color=colour,
+                alpha=0.15,
+                lw=0,
+            )
+    ticks = sorted({group["shots"] for group in groups})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_xlabel("training examples per class")
+    axes.set_ylabel("top-1 accuracy, %")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.set_title(title, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    save(path, plot)
+
+
+def save(path: pathlib.Path, plot: figure.Figure) -> None:
+    """Writes a figure as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    plot.savefig(buffer, format="png", dpi=144)
+    workdir.write_file(
+        path, lambda temporary: temporary.write_bytes(buffer.getvalue())
+    )
