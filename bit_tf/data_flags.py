@@ -4,6 +4,7 @@ import os
 
 from absl import flags
 
+from bit_tf import catalogue
 from bit_tf import examples as examples_lib
 from bit_tf import image_file
 from bit_tf import pretrained
@@ -17,7 +18,8 @@ DATASET = flags.DEFINE_string(
     None,
     "folder:PATH (train/ and test/ with a sub-folder per class, or just the "
     "sub-folders), builtin:patches, a TensorFlow Datasets name such as cifar10 "
-    "or oxford_flowers102:2.*, or one of "
+    "or oxford_flowers102:2.*, vtab:NAME or paper:NAME for one of the paper's, "
+    "or one of "
     + "; ".join(
         f"{kind}:{what}"
         for kind, what in tasks.KINDS.items()
@@ -78,6 +80,15 @@ def task() -> tasks.Task:
     Raises:
         ValueError: they name none.
     """
+    entry = catalogue.find(DATASET.value)
+    if entry is not None:
+        if TRAIN_SPLIT.value or EVAL_SPLIT.value or TARGET.value != "class":
+            raise ValueError(
+                f"{DATASET.value} has fixed splits and labels: drop "
+                "--train_split, --eval_split and --target, or name the data "
+                f"set itself, {entry.location}."
+            )
+        return entry.task()
     return tasks.parse(
         DATASET.value,
         train_split=TRAIN_SPLIT.value,

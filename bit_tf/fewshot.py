@@ -17,6 +17,7 @@ from bit_tf import program
 from bit_tf import progress as progress_lib
 from bit_tf import recipe_flags as numbers
 from bit_tf import subsets
+from bit_tf import tasks
 
 METHODS = ("finetune", "linear", "knn")
 
@@ -95,7 +96,7 @@ def main() -> None:
     )
     total = len(starts) * len(_METHODS.value) * len(shots) * _SEEDS.value
     status = progress_lib.Progress(total)
-    work = _Work(train, evaluation, images.reading(task).apply_exif)
+    work = _Work(task, train, evaluation)
     done = 0
     for name, start in starts.items():
         for method in _METHODS.value:
@@ -184,9 +185,8 @@ def _subset(
 class _Work:
     """Computes results; keeps what further ones of a model need too."""
 
-    def __init__(self, train, evaluation, apply_exif: bool):
-        self._train, self._evaluation = train, evaluation
-        self._apply_exif = apply_exif
+    def __init__(self, task: tasks.Task, train, evaluation):
+        self._task, self._train, self._evaluation = task, train, evaluation
         self._trials: dict[str, object] = {}
         # Of a network with fresh weights there is one per seed.
         self._features = functools.lru_cache(maxsize=1)(self._compute_features)
@@ -212,7 +212,8 @@ class _Work:
             numbers.hyperrule_of(subset, start.model_name),
             subset,
             batch_size=numbers.BATCH_SIZE.value,
-            apply_exif=self._apply_exif,
+            task=self._task,
+            apply_exif=images.reading(self._task).apply_exif,
         )
 
     def _finetune(self, start, subset, shots, seed, method):

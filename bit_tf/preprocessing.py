@@ -116,6 +116,20 @@ def random_flip() -> Operation:
     return apply
 
 
+def multiply(factor: int) -> Operation:
+    """Multiplies uint8 pixels, of sets that store 0 and 1 for black and white.
+
+    Returns uint8 again; what would be above 255 is 255.
+    """
+
+    def apply(image, seed):
+        del seed
+        product = tf.cast(image, tf.int32) * factor
+        return tf.cast(tf.minimum(product, 255), tf.uint8)
+
+    return apply
+
+
 def value_range(low: float, high: float) -> Operation:
     """Maps [0, 255] linearly to [low, high], float32."""
 
@@ -135,6 +149,7 @@ OPERATIONS = {
         inception_crop,
         decode_and_inception_crop,
         random_flip,
+        multiply,
         value_range,
     )
 }

@@ -259,6 +259,7 @@ def override(
     random_flip: bool = True,
     random_crop: bool = True,
     apply_exif: bool = True,
+    pixel_scale: int = 1,
     scale_with_batch: bool = False,
 ) -> Recipe:
     """Replaces what the user decided and keeps the shape of the rest.
@@ -266,7 +267,8 @@ def override(
     None means "the recipe decides". Warm-up and decay points move in
     proportion when `total_steps` changes, and of `resize` and `crop` the one
     left out keeps the rule's ratio to the other. `random_flip`, `random_crop`
-    and `apply_exif` can be switched off; see `without`. With
+    and `apply_exif` can be switched off; see `without`. Stored pixels are
+    multiplied by `pixel_scale`. With
     `scale_with_batch` a `batch_size` other than the recipe's scales the
     learning rate by batch / recipe batch and the steps by its inverse, so that
     the same number of examples is seen (linear scaling, as the official TF2
@@ -363,6 +365,10 @@ def override(
         changes[field] = without(
             getattr(recipe, field), {name for name in off if off[name]}
         )
+        if pixel_scale != 1:
+            # Right after decoding, which may cut.
+            first, _, rest = changes[field].partition("|")
+            changes[field] = f"{first}|multiply({pixel_scale})|{rest}"
     return dataclasses.replace(recipe, **changes, sources=sources)
 
 

@@ -8,6 +8,7 @@ from absl import flags
 from bit_tf import examples as examples_lib
 from bit_tf import hyperrule
 from bit_tf import recipe as recipe_lib
+from bit_tf import tasks
 
 MAX_INTEGER = 2**31 - 1
 NUMBER_CLIP_NORM = 1.0
@@ -180,9 +181,8 @@ def resolve(
     train: examples_lib.Images,
     *,
     batch_size: int | None = None,
+    task: tasks.Task | None = None,
     apply_exif: bool = True,
-    random_flip: bool = True,
-    random_crop: bool = True,
 ) -> recipe_lib.Recipe:
     """Returns a recipe with what the flags and the labels decide otherwise.
 
@@ -190,9 +190,8 @@ def resolve(
         recipe: what holds otherwise.
         train: what is trained on.
         batch_size: see `recipe.override`; None where the recipe has it already.
-        apply_exif: see `recipe.override`, as
-        random_flip: and
-        random_crop: which the task may switch off too.
+        task: what else may switch off flips and crops.
+        apply_exif: see `recipe.override`.
 
     Raises:
         ValueError: numbers that are not possible, or another kind of labels
@@ -221,8 +220,9 @@ def resolve(
         initializer=INITIALIZER.value,
         resize=RESIZE.value,
         crop=CROP.value,
-        random_flip=random_flip and RANDOM_FLIP.value,
-        random_crop=random_crop and RANDOM_CROP.value,
+        random_flip=RANDOM_FLIP.value and (not task or task.random_flip),
+        random_crop=RANDOM_CROP.value and (not task or task.random_crop),
+        pixel_scale=task.pixel_scale if task else 1,
         apply_exif=apply_exif,
     )
     recipe = _with_labels(recipe, train)

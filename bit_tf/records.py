@@ -102,6 +102,21 @@ class RecordSet:
             list(found[self.label_key].int64_list.value),
         )
 
+    def unpack_features(
+        self, serialized: bytes, names: Sequence[str]
+    ) -> tuple[bytes, dict[str, np.ndarray]]:
+        """Returns the encoded image, and flat arrays of other features."""
+        found = tf.train.Example.FromString(serialized).features.feature
+        arrays = {}
+        for name in names:
+            kind = found[name].WhichOneof("kind") or "float_list"
+            arrays[name] = np.array(getattr(found[name], kind).value)
+        return found[self.image_key].bytes_list.value[0], arrays
+
+    def rows(self) -> Iterator[bytes]:
+        """Yields every protocol buffer, in order."""
+        raise NotImplementedError
+
     def sample(self) -> list[bytes]:
         """Returns some protocol buffers, to learn of the rest."""
         raise NotImplementedError
@@ -163,6 +178,12 @@ class Records(RecordSet):
         count = min(SAMPLE, len(self))
         return self.read(np.linspace(0, len(self) - 1, count).astype(int))
 
+    def rows(self) -> Iterator[bytes]:
+        for begin in range(0, len(self), READ_BATCH):
+            yield from self.read(
+                range(begin, min(begin + READ_BATCH, len(self)))
+            )
+
     def subset(self, indices: np.ndarray) -> "Records":
         """Returns the examples at `indices`, in that order."""
         chosen = self.chosen
@@ -180,13 +201,7 @@ class Records(RecordSet):
     @functools.cached_property
     def labels(self) -> np.ndarray:
         """(N,) labels. Reads every example of the set, once."""
-        found = [
-            self.unpack(serialized)[1][0]
-            for begin in range(0, len(self), READ_BATCH)
-            for serialized in self.read(
-                range(begin, min(begin + READ_BATCH, len(self)))
-            )
-        ]
+        found = [self.unpack(serialized)[1][0] for serialized in self.rows()]
         return np.array(found, np.int32)
 
     @property

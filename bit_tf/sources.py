@@ -14,6 +14,7 @@ from bit_tf import arrays
 from bit_tf import examples as examples_lib
 from bit_tf import folder
 from bit_tf import image_file
+from bit_tf import labelling
 from bit_tf import listing
 from bit_tf import rows
 from bit_tf import tasks
@@ -172,6 +173,20 @@ def _tfds(
         raise ValueError(
             f"dataset {task.location!r}: {_first_line(error)}"
         ) from error
+    if task.rule is not None:
+        _prepare(builder, task, log)
+        facts = {
+            "name": builder.info.full_name,
+            "image_key": "image",
+            "label_key": "",
+            "class_names": task.rule.class_names,
+        }
+        return tuple(
+            _read_split(
+                tfds, builder, split, facts, may_stream=False, rule=task.rule
+            )
+            for split in (task.train_split, task.eval_split)
+        )
     keys = builder.info.supervised_keys
     if not keys or len(keys) != 2:
         raise ValueError(
@@ -190,20 +205,7 @@ def _tfds(
             f"dataset {task.location!r}: {label_key!r} is not a class label; "
             "only classification sets can be trained on."
         )
-    if not (builder.info.splits or builder.is_prepared()):
-        log(
-            f"{task.location} is not in {builder.data_dir}: downloading and "
-            "preparing it there, once"
-        )
-    try:
-        builder.download_and_prepare()
-    except Exception as error:
-        # Whatever a data set's own script raises: no network, no disk, a
-        # manual download that is missing.
-        raise ValueError(
-            f"dataset {task.location!r} could not be prepared in "
-            f"{builder.data_dir}: {_first_line(error)}"
-        ) from error
+    _prepare(builder, task, log)
     if len(names) < 2:
         raise ValueError(
             f"dataset {task.location!r} has {len(names)} class: a classifier "
@@ -222,6 +224,28 @@ def _tfds(
         _read_split(tfds, builder, task.train_split, facts, may_stream=True),
         _read_split(tfds, builder, eval_split, facts, may_stream=False),
     )
+
+
+def _prepare(builder, task: tasks.Task, log: Callable[[str], None]) -> None:
+    """Downloads and writes the set, where that has not been done.
+
+    Raises:
+        ValueError: it could not be done.
+    """
+    if not (builder.info.splits or builder.is_prepared()):
+        log(
+            f"{task.location} is not in {builder.data_dir}: downloading and "
+            "preparing it there, once"
+        )
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        # Whatever a data set's own script raises: no network, no disk, a
+        # manual download that is missing.
+        raise ValueError(
+            f"dataset {task.location!r} could not be prepared in "
+            f"{builder.data_dir}: {_first_line(error)}"
+        ) from error
 
 
 def _builder(tfds, location: str, data_dir: str | None):
@@ -257,9 +281,17 @@ def _usual_eval_split(builder, task: tasks.Task) -> str:
 
 
 def _read_split(
-    tfds, builder, split: str, facts: dict, *, may_stream: bool
+    tfds,
+    builder,
+    split: str,
+    facts: dict,
+    *,
+    may_stream: bool,
+    rule: labelling.Rule | None = None,
 ) -> examples_lib.Images:
     """Returns a split: from its files as it is needed, or held in memory.
+
+    With a rule for the labels it is held in memory.
 
     Raises:
         ValueError: it is not there, empty, damaged, or too large.
@@ -287,7 +319,10 @@ def _read_split(
     files = {"split": split, "pieces": pieces, **facts}
     file_format = builder.info.file_format
     if file_format == tfds.core.FileFormat.ARRAY_RECORD:
-        return records.Records(**files)
+        found_records = records.Records(**files)
+        if rule is None:
+            return found_records
+        return _read_all(builder, found_records, rule)
     if file_format != tfds.core.FileFormat.TFRECORD:
         raise ValueError(
             f"dataset {builder.name!r} was prepared as {file_format.value}: "
@@ -299,7 +334,7 @@ def _read_split(
         for piece in found.file_instructions
     )
     if size <= MAX_BYTES_IN_MEMORY:
-        return _read_all(builder, stream)
+        return _read_all(builder, stream, rule)
     if may_stream:
         return stream
     raise ValueError(
@@ -311,12 +346,18 @@ def _read_split(
     )
 
 
-def _read_all(builder, stream) -> examples_lib.Examples:
+def _read_all(
+    builder, stream, rule: labelling.Rule | None = None
+) -> examples_lib.Examples:
     """Returns a set in files as one in memory."""
     contents, labels = [], []
     try:
         for row in stream.rows():
-            content, found = stream.unpack(row)
+            if rule is None:
+                content, found = stream.unpack(row)
+            else:
+                content, stored = stream.unpack_features(row, rule.features)
+                found = [rule.apply(stored)]
             contents.append(content)
             labels.append(found)
     except Exception as error:

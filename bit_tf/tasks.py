@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bit_tf import labelling
+
 BUILTIN_SETS = ("patches",)
 # What stands before the colon of --dataset, and what it takes.
 KINDS = {
@@ -107,6 +109,10 @@ class Task:
             sub-folder or split; None for the usual one.
         eval_split: which part evaluates; the same.
         target: what a label is.
+        rule: how a label comes from stored features; None for the set's own.
+        random_flip: False where left and right matter.
+        random_crop: False where the place in the picture matters.
+        pixel_scale: by which stored pixels are multiplied.
     """
 
     kind: str
@@ -114,6 +120,10 @@ class Task:
     train_split: str | None = None
     eval_split: str | None = None
     target: Target = Target()
+    rule: labelling.Rule | None = None
+    random_flip: bool = True
+    random_crop: bool = True
+    pixel_scale: int = 1
 
     @property
     def name(self) -> str:

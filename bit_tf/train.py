@@ -53,11 +53,11 @@ def main() -> None:
     apply_exif = images.reading(task).apply_exif
     train, evaluation = _load(task)
     # Wrong numbers are told before weights are fetched.
-    _resolve(train, given.SMALL_MODEL)
+    _resolve(train, given.SMALL_MODEL, task)
     workdir = workdir_lib.Workdir(given.WORKDIR.value)
     model_name, init_from = _start(workdir)
     init_file = _checked(init_from, model_name) if init_from else None
-    recipe = _resolve(train, model_name, apply_exif=apply_exif)
+    recipe = _resolve(train, model_name, task, apply_exif=apply_exif)
     identity = {
         **recipe.to_dict(),
         "model": model_name,
@@ -284,7 +284,11 @@ def _load(
 
 
 def _resolve(
-    train: examples_lib.Images, model_name: str, *, apply_exif: bool = True
+    train: examples_lib.Images,
+    model_name: str,
+    task: tasks.Task | None = None,
+    *,
+    apply_exif: bool = True,
 ) -> recipe_lib.Recipe:
     """Returns the rule's recipe with what the flags decide otherwise."""
     if given.RECIPE.value != "upstream":
@@ -292,6 +296,7 @@ def _resolve(
             numbers.hyperrule_of(train, model_name),
             train,
             batch_size=numbers.BATCH_SIZE.value,
+            task=task,
             apply_exif=apply_exif,
         )
     if numbers.SCALE_WITH_BATCH.value:
@@ -304,7 +309,7 @@ def _resolve(
         batch_size=numbers.BATCH_SIZE.value,
         name=given.UPSTREAM.value,
     )
-    return numbers.resolve(recipe, train, apply_exif=apply_exif)
+    return numbers.resolve(recipe, train, task=task, apply_exif=apply_exif)
 
 
 def _usual_eval_every(

@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(bit_tf.__file__).parent
 FLOORS = {
     0: "architecture layout zoo labels tensors recipe hyperrule upstream tasks "
     "subsets examples holdout estimate progress execution interruption cluster "
-    "rendezvous probes metrics outcomes imbalance",
+    "rendezvous probes labelling catalogue metrics outcomes imbalance",
     1: "resnet_v2 losses preprocessing optimizer distribution workdir events "
     "decoding image_file scan folder rows listing arrays archives npz_file "
     "h5_file h5_weights safetensors_file torch_weights weights_file download",
