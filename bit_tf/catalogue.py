@@ -329,7 +329,7 @@ def vtab_scores(top1: dict[str, float]) -> dict[str, float]:
     found = {}
     for group in GROUPS:
         names = [entry.name for entry in VTAB if entry.group == group]
-        if all(name in top1 for name in names):
+        if names and all(name in top1 for name in names):
             found[group] = sum(top1[name] for name in names) / len(names)
     if len(found) == len(GROUPS):
         found["mean"] = sum(top1[e.name] for e in VTAB) / len(VTAB)

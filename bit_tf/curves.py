@@ -129,3 +129,76 @@ def save(path: pathlib.Path, plot: figure.Figure) -> None:
     workdir.write_file(
         path, lambda temporary: temporary.write_bytes(buffer.getvalue())
     )
+
+
+# Published with the weights: natural, specialized, structured, mean of all;
+# and the paper's means (tables 1 and 2).
+VTAB_REFERENCES = {
+    "BiT-M R152x4, released": (0.8077, 0.8567, 0.6108, 0.7351),
+    "BiT-M R101x3, released": (0.8029, 0.8575, 0.5940, 0.7265),
+}
+VTAB_PAPER_MEANS = {
+    "BiT-L R152x4": 0.7629,
+    "BiT-M R152x4": 0.7064,
+    "BiT-S R152x4": 0.6687,
+}
+
+
+def draw_vtab(
+    path: pathlib.Path, medians: dict, scores: dict, *, title: str
+) -> None:
+    """Writes the figure: a bar per task and per group, marks of others.
+
+    Args:
+        path: of the PNG.
+        medians: task -> accuracy.
+        scores: group, or "mean" -> accuracy; of those that are complete.
+        title: above it.
+    """
+    plot = figure.Figure(figsize=(9.6, 4.6), layout="constrained")
+    tasks, groups = plot.subplots(1, 2, width_ratios=(2.4, 1.2))
+    tasks.bar(
+        range(len(medians)),
+        [100 * value for value in medians.values()],
+        color=COLOURS[0],
+    )
+    tasks.set_xticks(
+        range(len(medians)), list(medians), rotation=60, ha="right", fontsize=8
+    )
+    tasks.set_ylabel("top-1 accuracy, %")
+    tasks.set_title(title, fontsize=11)
+    names = ("natural", "specialized", "structured", "mean")
+    groups.bar(
+        range(len(names)),
+        [100 * scores.get(name, 0.0) for name in names],
+        color=COLOURS[0],
+    )
+    for marker, (label, values) in zip(
+        "^v", VTAB_REFERENCES.items(), strict=True
+    ):
+        groups.plot(
+            range(len(names)),
+            [100 * value for value in values],
+            marker,
+            color="black",
+            label=label,
+            mfc="none",
+        )
+    for marker, (label, value) in zip(
+        "ds.", VTAB_PAPER_MEANS.items(), strict=True
+    ):
+        groups.plot(
+            [len(names) - 1],
+            [100 * value],
+            marker,
+            color=COLOURS[1],
+            label=f"{label}, paper",
+            mfc="none",
+        )
+    groups.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    groups.legend(fontsize=7, frameon=False, loc="upper left")
+    groups.set_title("groups", fontsize=11)
+    for axes in (tasks, groups):
+        axes.set_ylim(0, 119 if axes is groups else 100)
+        axes.spines[["top", "right"]].set_visible(False)
+    save(path, plot)

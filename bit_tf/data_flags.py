@@ -69,9 +69,7 @@ SPLIT_SEED = flags.DEFINE_integer(
     0,
     "Which fifth of a folder without test images is held out.",
 )
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TensorFlow Datasets keeps its sets."
-)
+DATA_DIR = program.define_data_dir()
 
 
 def task() -> tasks.Task:

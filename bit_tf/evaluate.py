@@ -105,7 +105,7 @@ def main() -> None:
         )
         + "\n",
     )
-    given = program.given_flags(_MODEL, images.DATASET)
+    given = program.given_flags(_MODEL, images.DATASET, images.DATA_DIR)
     report.write(
         output / "report.html",
         model=classifier.about,

@@ -101,6 +101,13 @@ def weights_file(source: str) -> pathlib.Path:
     )
 
 
+def define_data_dir() -> flags.FlagHolder:
+    """Defines --data_dir, for programs that read TensorFlow Datasets."""
+    return flags.DEFINE_string(
+        "data_dir", None, "Where TensorFlow Datasets keeps its sets."
+    )
+
+
 def starting_point(text: str) -> pretrained.Start:
     """Returns what a training starts from.
 

@@ -188,6 +188,9 @@ def _tfds(
             for split in (task.train_split, task.eval_split)
         )
     keys = builder.info.supervised_keys
+    if not keys and {"image", "label"} <= set(builder.info.features):
+        # Some sets do not say it.
+        keys = ("image", "label")
     if not keys or len(keys) != 2:
         raise ValueError(
             f"dataset {task.location!r} has no (image, label) pair: only "

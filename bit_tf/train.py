@@ -82,7 +82,7 @@ def main() -> None:
     flags_given = [
         text
         for text in program.given_flags(
-            given.WORKDIR, images.DATASET, numbers.CROP
+            given.WORKDIR, images.DATASET, images.DATA_DIR, numbers.CROP
         )
         if not text.startswith("--worker_")
     ]

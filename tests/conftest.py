@@ -30,6 +30,14 @@ def pytest_configure():
     )
 
 
+def pytest_collection_modifyitems(items):
+    if not os.environ.get("BIT_TF_TEST_NETWORK"):
+        skip = pytest.mark.skip(reason="set BIT_TF_TEST_NETWORK=1 to run it")
+        for item in items:
+            if "network" in item.keywords:
+                item.add_marker(skip)
+
+
 def save_image(path: pathlib.Path, *, value: int, size=(20, 24)) -> None:
     """Writes a noisy picture, (height, width), around one gray value."""
     rng = np.random.default_rng(abs(hash((path.name, value))) % 2**32)

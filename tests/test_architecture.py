@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(bit_tf.__file__).parent
 FLOORS = {
     0: "architecture layout zoo labels tensors recipe hyperrule upstream tasks "
     "subsets examples holdout estimate progress execution interruption cluster "
-    "rendezvous probes labelling catalogue metrics outcomes imbalance",
+    "rendezvous probes labelling catalogue search metrics outcomes imbalance",
     1: "resnet_v2 losses preprocessing optimizer distribution workdir events "
     "decoding image_file scan folder rows listing arrays archives npz_file "
     "h5_file h5_weights safetensors_file torch_weights weights_file download",
@@ -20,7 +20,7 @@ FLOORS = {
     3: "evaluation loop report training conversion classifier prediction "
     "judging trials curves ledger",
     4: "program data_flags recipe_flags train_flags train evaluate predict "
-    "fewshot export convert prepare applications",
+    "fewshot vtab export convert prepare applications",
 }
 FLOOR_OF = {
     name: floor for floor, names in FLOORS.items() for name in names.split()
@@ -30,6 +30,7 @@ VERBS = (
     "evaluate",
     "predict",
     "fewshot",
+    "vtab",
     "export",
     "convert",
     "prepare",
