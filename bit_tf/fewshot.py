@@ -13,6 +13,8 @@ from absl import flags
 
 from bit_tf import data_flags as images
 from bit_tf import examples as examples_lib
+from bit_tf import metrics
+from bit_tf import probes
 from bit_tf import program
 from bit_tf import progress as progress_lib
 from bit_tf import recipe_flags as numbers
@@ -77,26 +79,22 @@ def main() -> None:
     with program.quiet_import():
         from bit_tf import curves
         from bit_tf import ledger as ledger_lib
+        from bit_tf import trials
 
     output = pathlib.Path(_OUTPUT.value).expanduser()
-    given = [
-        text
-        for text in program.given_flags(numbers.CROP)
-        if not text.startswith("--total_steps=0")
-    ]
     ledger = ledger_lib.Ledger(
         output / "results.jsonl",
         about={
             "dataset": task.name,
             "train": train.fingerprint(),
             "evaluation": evaluation.fingerprint(),
-            "flags": given,
+            "flags": program.given_flags(numbers.CROP),
         },
         keys=("model", "method", "shots", "seed"),
     )
     total = len(starts) * len(_METHODS.value) * len(shots) * _SEEDS.value
     status = progress_lib.Progress(total)
-    work = _Work(task, train, evaluation)
+    work = _Work(trials, task, train, evaluation)
     done = 0
     for name, start in starts.items():
         for method in _METHODS.value:
@@ -185,7 +183,9 @@ def _subset(
 class _Work:
     """Computes results; keeps what further ones of a model need too."""
 
-    def __init__(self, task: tasks.Task, train, evaluation):
+    def __init__(self, trials, task: tasks.Task, train, evaluation):
+        # Not imported before what can be wrong without TensorFlow was told.
+        self._library = trials
         self._task, self._train, self._evaluation = task, train, evaluation
         self._trials: dict[str, object] = {}
         # Of a network with fresh weights there is one per seed.
@@ -218,14 +218,12 @@ class _Work:
 
     def _finetune(self, start, subset, shots, seed, method):
         del method
-        from bit_tf import trials
-
         recipe = self._recipe(start, subset)
         facts = recipe.to_dict()
         facts.pop("sources")
         key = json.dumps(facts)
         if key not in self._trials:
-            self._trials[key] = trials.Trials(
+            self._trials[key] = self._library.Trials(
                 start,
                 recipe,
                 self._evaluation,
@@ -242,14 +240,12 @@ class _Work:
         return final.summary()
 
     def _compute_features(self, start, seed, preprocessing, crop):
-        from bit_tf import trials
-
         status = progress_lib.Progress(len(self._train) + len(self._evaluation))
         found = []
         for part in (self._train, self._evaluation):
             before = sum(map(len, found))
             found.append(
-                trials.features(
+                self._library.features(
                     start,
                     part,
                     preprocessing=preprocessing,
@@ -264,9 +260,6 @@ class _Work:
         return found
 
     def _probe(self, start, subset, shots, seed, method):
-        from bit_tf import metrics
-        from bit_tf import probes
-
         recipe = self._recipe(start, subset)
         known, queries = self._features(
             start,

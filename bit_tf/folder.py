@@ -10,10 +10,9 @@ import numpy as np
 from bit_tf import examples as examples_lib
 from bit_tf import holdout
 from bit_tf import image_file
+from bit_tf import listed_files
 from bit_tf import scan
 from bit_tf import tasks
-
-IGNORED_FILES = ("thumbs.db", "desktop.ini")
 
 
 def load(
@@ -143,11 +142,6 @@ def _subfolders(root: pathlib.Path) -> list[str]:
     )
 
 
-def is_image_name(name: str) -> bool:
-    """Returns whether a file may be an image, and no system's own."""
-    return not name.startswith(".") and name.lower() not in IGNORED_FILES
-
-
 def _list_files(
     root: pathlib.Path, class_names: Sequence[str]
 ) -> list[tuple[pathlib.Path, str]]:
@@ -167,7 +161,7 @@ def _list_files(
             found += [
                 (pathlib.Path(directory) / file, name)
                 for file in sorted(files)
-                if is_image_name(file)
+                if listed_files.is_image_name(file)
             ]
         if len(found) == before:
             empty.append(name)

@@ -146,17 +146,25 @@ def read(source: Source, *, apply_exif: bool = True) -> bytes:
             if isinstance(source, bytes):
                 return source
             return pathlib.Path(source).read_bytes()
-        bits = _bits(image)
-        if apply_exif:
-            image = ImageOps.exif_transpose(image)
-        if bits:
-            # Pillow would cut off what is brighter than 255.
-            gray = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
-            image = Image.fromarray(gray)
         buffer = io.BytesIO()
         # The fastest to write and to read.
-        image.convert("RGB").save(buffer, format="BMP")
+        _shown(image, apply_exif).save(buffer, format="BMP")
     return buffer.getvalue()
+
+
+def view(source: Source, *, at_least: int) -> Image.Image:
+    """Returns the picture as a viewer shows it, RGB, maybe smaller.
+
+    Args:
+        source: a path, or the encoded image.
+        at_least: sides that are as long are left so, pixels.
+
+    Raises:
+        ValueError, OSError: it cannot be used.
+    """
+    with _opened(source) as (image, _):
+        image.draft("RGB", (at_least, at_least))
+        return _shown(image, apply_exif=True)
 
 
 def _no_image_file(path: pathlib.Path) -> str | None:
@@ -244,6 +252,18 @@ def _orientation(image: Image.Image) -> int:
         # Of a tag that is broken Pillow's reader may raise anything.
         return 1
     return noted if noted in range(1, 9) else 1
+
+
+def _shown(image: Image.Image, apply_exif: bool) -> Image.Image:
+    """Returns the picture in RGB, turned if that is wanted."""
+    bits = _bits(image)
+    if apply_exif:
+        image = ImageOps.exif_transpose(image)
+    if bits:
+        # Pillow would cut off what is brighter than 255.
+        gray = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+        image = Image.fromarray(gray)
+    return image.convert("RGB")
 
 
 def _bits(image: Image.Image) -> int:

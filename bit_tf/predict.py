@@ -65,12 +65,13 @@ def main(*given: str) -> None:
     path = program.model_path(_MODEL.value)
     with program.quiet_import():
         from bit_tf import classifier as classifier_lib
+        from bit_tf import listed_files
         from bit_tf import prediction
 
     names = [
         name
         for text in given
-        for name in (_listed() if text == "-" else prediction.expand([text]))
+        for name in (_listed() if text == "-" else listed_files.expand([text]))
     ]
     if not names:
         raise ValueError(f"no images in {', '.join(given[:3])}.")

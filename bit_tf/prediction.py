@@ -2,10 +2,7 @@
 
 import concurrent.futures
 import dataclasses
-import glob
-import os
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
@@ -13,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from bit_tf import classifier as classifier_lib
-from bit_tf import folder
 from bit_tf import image_file
 from bit_tf import losses
 
@@ -38,31 +34,6 @@ class Prediction:
     probabilities: Sequence[float] = ()
     features: np.ndarray | None = None
     error: str = ""
-
-
-def expand(given: Iterable[str]) -> Iterator[str]:
-    """Yields the files that paths, folders and patterns stand for.
-
-    Folders are searched to their depth, by name. A path that is neither is
-    passed on: what is wrong with it is told in its place.
-    """
-    for text in given:
-        if os.path.isdir(text):
-            yield from _within(text)
-        elif os.path.lexists(text) or not glob.has_magic(text):
-            yield text
-        else:
-            # Without a match the pattern itself is the file that is missing.
-            yield from sorted(glob.glob(text, recursive=True)) or [text]
-
-
-def _within(root: str) -> Iterator[str]:
-    for directory, folders, files in os.walk(root):
-        folders.sort()
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in sorted(files):
-            if folder.is_image_name(file):
-                yield os.path.join(directory, file)
 
 
 def predict(

@@ -1,8 +1,6 @@
 """A run's workdir and evaluation -> report.html, one file that needs no net."""
 
-import base64
 import importlib.resources
-import io
 import pathlib
 from collections.abc import Sequence
 
@@ -10,12 +8,11 @@ import jinja2
 import numpy as np
 from matplotlib import figure
 from matplotlib import font_manager
-from PIL import Image
-from PIL import ImageOps
 
 import bit_tf
 from bit_tf import examples as examples_lib
 from bit_tf import outcomes
+from bit_tf import pages
 from bit_tf import recipe as recipe_lib
 from bit_tf import workdir as workdir_lib
 
@@ -26,7 +23,6 @@ TOP_5_FROM = 5
 # Of a bar, as a share of the axis, to be written into.
 TEXT_FITS = 0.15
 SHOWN_IMAGES = 16
-THUMBNAIL_PIXELS = 112
 # Colour-blind safe (Okabe & Ito).
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
@@ -107,14 +103,15 @@ def sentence(train: examples_lib.Images | None, final: outcomes.Outcome) -> str:
     if summary.get("map") is None:
         return (
             f"The likeliest class is a right one for "
-            f"{_percent(summary['top1'])} of {summary['examples']:,} images."
+            f"{pages.percent(summary['top1'])} of {summary['examples']:,} "
+            "images."
         )
     share = (final.targets > 0).mean(axis=0)
     chance = float(share[share > 0].mean())
     return (
-        f"Mean average precision {_percent(summary['map'])} over "
+        f"Mean average precision {pages.percent(summary['map'])} over "
         f"{int((share > 0).sum()):,} classes and {summary['examples']:,} "
-        f"images; guessing gets {_percent(chance)}."
+        f"images; guessing gets {pages.percent(chance)}."
     )
 
 
@@ -122,7 +119,7 @@ def _numbers(details: dict, num_classes: int) -> list[tuple[str, str]]:
     """Returns what stands large at the top, as (value, what it is)."""
     found = []
 
-    def add(name, text, show=_percent):
+    def add(name, text, show=pages.percent):
         if details.get(name) is not None:
             found.append((show(details[name]), text))
 
@@ -168,29 +165,16 @@ def verdict(summary: dict, baseline: float) -> str:
     else:
         judged = "not distinguishable from"
     return (
-        f"{_percent(summary['top1'])} of {summary['examples']:,} images right "
-        f"(95 % interval {_percent(summary['top1_low'])} to "
-        f"{_percent(summary['top1_high'])}): {judged} always naming the "
-        f"largest class, which gets {_percent(baseline)}."
+        f"{pages.percent(summary['top1'])} of {summary['examples']:,} images "
+        f"right (95 % interval {pages.percent(summary['top1_low'])} to "
+        f"{pages.percent(summary['top1_high'])}): {judged} always naming the "
+        f"largest class, which gets {pages.percent(baseline)}."
     )
-
-
-def _percent(value: float | None) -> str:
-    # The space does not break: the sign stays with its number.
-    return "-" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _template() -> jinja2.Template:
     source = importlib.resources.files("bit_tf") / "assets" / "report.html.j2"
-    environment = jinja2.Environment(
-        # Class and file names are somebody else's text.
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = _percent
-    return environment.from_string(source.read_text())
+    return pages.template(source.read_text())
 
 
 def _facts(
@@ -231,12 +215,6 @@ def _recipe_rows(recipe: recipe_lib.Recipe) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _png(plot: figure.Figure) -> str:
-    buffer = io.BytesIO()
-    plot.savefig(buffer, format="png", dpi=144, bbox_inches="tight")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
 def _curves(
     rows: Sequence[dict],
     train: examples_lib.Images | None,
@@ -262,7 +240,7 @@ def _curves(
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)
-        return title, _png(plot)
+        return title, pages.png(plot)
 
     if isinstance(final, outcomes.Numbers):
         return [
@@ -323,7 +301,7 @@ def _reliability(calibration: dict) -> str:
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
     axes.spines[["top", "right"]].set_visible(False)
-    return _png(plot)
+    return pages.png(plot)
 
 
 def _scatter(final: outcomes.Numbers) -> str:
@@ -339,7 +317,7 @@ def _scatter(final: outcomes.Numbers) -> str:
     axes.set_xlabel(f"{name}, true")
     axes.set_ylabel(f"{name}, predicted")
     axes.spines[["top", "right"]].set_visible(False)
-    return _png(plot)
+    return pages.png(plot)
 
 
 def _matrix(final: outcomes.OneLabel) -> str:
@@ -369,7 +347,7 @@ def _matrix(final: outcomes.OneLabel) -> str:
             fontsize=6,
             color="white" if dark else "black",
         )
-    return _png(plot)
+    return pages.png(plot)
 
 
 def _plottable(name: str, index: int) -> str:
@@ -406,18 +384,7 @@ def _shown(
     final: outcomes.Outcome,
 ) -> dict:
     return {
-        "image": _thumbnail(examples.contents[index]),
+        "image": pages.thumbnail(examples.contents[index]),
         "name": examples.names[index],
         **final.said(index),
     }
-
-
-def _thumbnail(content: str | bytes) -> str:
-    file = io.BytesIO(content) if isinstance(content, bytes) else content
-    with Image.open(file) as image:
-        image.draft("RGB", (2 * THUMBNAIL_PIXELS, 2 * THUMBNAIL_PIXELS))
-        small = ImageOps.exif_transpose(image).convert("RGB")
-    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=85)
-    return base64.b64encode(buffer.getvalue()).decode()

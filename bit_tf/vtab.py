@@ -71,6 +71,7 @@ def main() -> None:
     start = program.starting_point(_MODEL.value)
     with program.quiet_import():
         sources.import_tfds()
+        from bit_tf import curves
         from bit_tf import ledger as ledger_lib
 
     output = pathlib.Path(_OUTPUT.value).expanduser()
@@ -99,7 +100,7 @@ def main() -> None:
             missing.append(entry.name)
             continue
         _run_task(entry, start, train, evaluation, ledger)
-    _report(ledger, entries, output)
+    _report(curves, ledger, entries, output)
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(entries)} tasks are missing: "
@@ -196,9 +197,7 @@ def _search(entry, start, recipe, train, ledger) -> dict:
     return max(rows, key=lambda row: row["top1"])["drawn"]
 
 
-def _report(ledger, entries, output: pathlib.Path) -> None:
-    from bit_tf import curves
-
+def _report(curves, ledger, entries, output: pathlib.Path) -> None:
     rows = [
         row
         for row in ledger.rows

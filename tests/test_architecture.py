@@ -10,17 +10,19 @@ import bit_tf
 PACKAGE = pathlib.Path(bit_tf.__file__).parent
 FLOORS = {
     0: "architecture layout zoo labels tensors recipe hyperrule upstream tasks "
-    "subsets examples holdout estimate progress execution interruption cluster "
-    "rendezvous probes labelling catalogue search metrics outcomes imbalance",
+    "subsets examples holdout listed_files estimate progress execution "
+    "interruption cluster rendezvous probes labelling catalogue search "
+    "metrics outcomes imbalance",
     1: "resnet_v2 losses preprocessing optimizer distribution workdir events "
-    "decoding image_file scan folder rows listing arrays archives npz_file "
-    "h5_file h5_weights safetensors_file torch_weights weights_file download",
+    "decoding image_file scan duplicates pages folder rows listing arrays "
+    "archives npz_file h5_file h5_weights safetensors_file torch_weights "
+    "weights_file download ledger",
     2: "starting data records weights pretrained checkpoint saved_model "
     "sources update imagenet21k",
     3: "evaluation loop report training conversion classifier prediction "
-    "judging trials curves ledger",
+    "judging trials curves pairs_page",
     4: "program data_flags recipe_flags train_flags train evaluate predict "
-    "fewshot vtab export convert prepare applications",
+    "fewshot vtab dedup export convert prepare applications",
 }
 FLOOR_OF = {
     name: floor for floor, names in FLOORS.items() for name in names.split()
@@ -31,6 +33,7 @@ VERBS = (
     "predict",
     "fewshot",
     "vtab",
+    "dedup",
     "export",
     "convert",
     "prepare",

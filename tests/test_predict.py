@@ -14,6 +14,7 @@ from bit_tf import classifier as classifier_lib
 from bit_tf import examples
 from bit_tf import image_file
 from bit_tf import judging
+from bit_tf import listed_files
 from bit_tf import prediction
 from bit_tf import resnet_v2
 from bit_tf import weights
@@ -206,7 +207,7 @@ def test_classes_are_matched_by_name_or_order(tmp_path, images):
 
 def test_messy_files_are_predicted_or_refused(shared_data, tmp_path):
     model = make_classifier(tmp_path, ("a", "b"), image_size=32)
-    names = list(prediction.expand([str(shared_data / "messy")]))
+    names = list(listed_files.expand([str(shared_data / "messy")]))
     found = {p.name: p for p in prediction.predict(model, names)}
     with image_file.many():
         for name in names:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from bit_tf import outcomes
+from bit_tf import pages
 from bit_tf import report
 from bit_tf import workdir as workdir_lib
 from tests.test_data import make_examples
@@ -137,7 +138,7 @@ def test_the_baseline_where_labels_were_not_counted():
 def test_very_long_pictures_have_thumbnails(tmp_path):
     for size in ((600, 1), (1, 600)):
         Image.new("RGB", size).save(tmp_path / "long.png")
-        assert report._thumbnail(str(tmp_path / "long.png"))
+        assert pages.thumbnail(str(tmp_path / "long.png"))
 
 
 def test_names_in_letters_the_font_lacks_become_numbers():
@@ -236,6 +237,6 @@ def test_thumbnails_are_turned_as_cameras_noted(tmp_path):
     exif[0x0112] = 6
     path = tmp_path / "turned.jpg"
     Image.new("RGB", (200, 100)).save(path, exif=exif)
-    content = base64.b64decode(report._thumbnail(str(path)))
+    content = base64.b64decode(pages.thumbnail(str(path)))
     with Image.open(io.BytesIO(content)) as image:
         assert image.size == (56, 112)

@@ -1,0 +1,183 @@
+"""Finds near duplicates between and inside sets of images.
+
+python -m bit_tf.dedup TRAIN [TEST] --output=DIR
+"""
+
+import csv
+import functools
+import io
+import pathlib
+import sys
+
+from absl import flags
+
+from bit_tf import image_file
+from bit_tf import program
+from bit_tf import progress as progress_lib
+from bit_tf import workdir as workdir_lib
+
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Directory for duplicates.csv and report.html."
+)
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "With two sets: what evaluates TEST, whose folders are the classes, with "
+    "and without the images that stand in TRAIN too. Workdir of a run, "
+    "SavedModel directory, weights file, or published name.",
+)
+_INSIDE = flags.DEFINE_bool(
+    "inside", True, "With two sets: look for pairs inside each of them too."
+)
+_MAX_IMAGE_PIXELS = flags.DEFINE_integer(
+    "max_image_pixels",
+    image_file.MAX_PIXELS,
+    "Images with more are refused, before they are decoded.",
+    lower_bound=1,
+    upper_bound=image_file.MOST_PIXELS,
+)
+program.define_mirror()
+
+
+def main(*given: str) -> None:
+    if not given:
+        raise ValueError(
+            "no images: name one or two folders, such as train/ test/."
+        )
+    if _MODEL.value and len(given) < 2:
+        raise ValueError("--model needs two sets, TRAIN and TEST.")
+    model = program.model_path(_MODEL.value) if _MODEL.value else None
+    with program.quiet_import():
+        from bit_tf import duplicates
+        from bit_tf import listed_files
+        from bit_tf import pairs_page
+
+    reading = image_file.Reading(
+        max_pixels=_MAX_IMAGE_PIXELS.value, on_bad="skip"
+    )
+    sets = []
+    for text in given:
+        files = list(listed_files.expand([text]))
+        if not files:
+            raise ValueError(f"{text} has no images.")
+        status = progress_lib.Progress(len(files), stream=sys.stderr)
+        found = duplicates.sign(
+            files,
+            reading=reading,
+            progress=functools.partial(_show, status),
+        )
+        status.clear()
+        for name, reason in found.bad[:3]:
+            program.say(f"left out: {name} ({reason})")
+        if len(found.bad) > 3:
+            program.say(f"left out: {len(found.bad) - 3} more")
+        sets.append(found)
+    asked = {}
+    if len(sets) == 2:
+        asked["between the sets"] = (sets[0], sets[1])
+    if len(sets) == 1 or _INSIDE.value:
+        for text, one in zip(given, sets, strict=True):
+            asked[f"inside {text}"] = (one, None)
+    results = []
+    for where, (first, second) in asked.items():
+        pairs = duplicates.find(first, second)
+        other = first if second is None else second
+        results += [
+            pairs_page.Row(
+                where=where,
+                first=first.names[pair.first],
+                second=other.names[pair.second],
+                similarity=pair.similarity,
+                how=pair.how,
+            )
+            for pair in pairs
+        ]
+        text = f"{len(pairs)} pairs"
+        if second is not None:
+            of = len({pair.second for pair in pairs})
+            text += f", {of} of {len(other)} images of {given[1]}"
+        program.say(f"{where}: {text}")
+    facts = [
+        (text, f"{len(one)} images")
+        for text, one in zip(given, sets, strict=True)
+    ]
+    if model is not None:
+        known = {r.second for r in results if r.where == "between the sets"}
+        facts += _accuracies(model, sets[1], known, reading)
+    output = pathlib.Path(_OUTPUT.value).expanduser()
+    output.mkdir(parents=True, exist_ok=True)
+    workdir_lib.write_text(output / "duplicates.csv", _table(results))
+    pairs_page.write(output / "report.html", results, facts)
+    program.say(f"pairs         {output / 'duplicates.csv'}")
+    program.say(f"report        {output / 'report.html'}")
+
+
+def _show(status: progress_lib.Progress, done: int) -> None:
+    status.update(done, f"read {done} of {status.total} images")
+
+
+def _table(results) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["where", "first", "second", "similarity", "how"])
+    for row in results:
+        writer.writerow(
+            [
+                *(row.where, row.first, row.second),
+                *(f"{row.similarity:.4f}", row.how),
+            ]
+        )
+    return text.getvalue()
+
+
+def _accuracies(model, test, known: set[str], reading):
+    """Returns the accuracy on all of TEST, and without duplicates of TRAIN."""
+    with program.quiet_import():
+        from bit_tf import classifier as classifier_lib
+        from bit_tf import metrics
+        from bit_tf import prediction
+
+    classifier = classifier_lib.load(model)
+    labels = {name: pathlib.Path(name).parent.name for name in test.names}
+    strange = sorted(set(labels.values()) - set(classifier.class_names))
+    if strange:
+        raise ValueError(
+            f"folder {strange[0]!r} of TEST is none of the model's "
+            f"{len(classifier.class_names)} classes."
+        )
+    status = progress_lib.Progress(len(test.names), stream=sys.stderr)
+    right = {
+        found.name: found.classes[0] == labels[found.name]
+        for found in prediction.predict(
+            classifier,
+            test.names,
+            top_k=1,
+            reading=reading,
+            progress=lambda done: status.update(
+                done, f"classified {done} of {len(test.names)} images"
+            ),
+        )
+        if not found.error
+    }
+    status.clear()
+    facts = []
+    for text, names in (
+        ("top-1 on all of TEST", set(right)),
+        ("top-1 without duplicates", set(right) - known),
+    ):
+        if not names:
+            continue
+        correct = sum(right[name] for name in names)
+        low, high = metrics.wilson_interval(correct, len(names))
+        value = (
+            f"{100 * correct / len(names):.2f} % of {len(names):,} "
+            f"({100 * low:.1f} to {100 * high:.1f})"
+        )
+        program.say(f"{text}: {value}")
+        facts.append((text, value))
+    return facts
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("output")
+    program.run(main, arguments=2)
