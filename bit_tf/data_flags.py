@@ -70,6 +70,7 @@ SPLIT_SEED = flags.DEFINE_integer(
     "Which fifth of a folder without test images is held out.",
 )
 DATA_DIR = program.define_data_dir()
+flags.declare_key_flag("data_dir")
 
 
 def task() -> tasks.Task:

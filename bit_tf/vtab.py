@@ -57,6 +57,7 @@ _OUTPUT = flags.DEFINE_string(
     "computed again.",
 )
 _DATA_DIR = program.define_data_dir()
+flags.declare_key_flag("data_dir")
 program.define_mirror()
 
 

@@ -32,7 +32,19 @@ def test_documents_show_commands():
     assert len(list(commands())) >= 3
 
 
-@pytest.mark.parametrize("program", ["train", "export", "convert"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "train",
+        "evaluate",
+        "predict",
+        "fewshot",
+        "vtab",
+        "dedup",
+        "export",
+        "convert",
+    ],
+)
 def test_flags_in_the_documents_exist(program):
     known = subprocess.run(
         [sys.executable, "-m", f"bit_tf.{program}", "--help"],
