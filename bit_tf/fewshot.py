@@ -65,7 +65,11 @@ def main() -> None:
     models = dict(map(_named, _MODELS.value))
     task = images.task()
     train, evaluation = images.load(task)
-    if train.is_multi_label or not hasattr(train, "subset"):
+    if (
+        train.is_multi_label
+        or task.target.kind == "number"
+        or not hasattr(train, "subset")
+    ):
         raise ValueError(
             f"few-shot curves are not for {task.name}: its images have several "
             "labels or a number, or can only be read in order."

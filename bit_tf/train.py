@@ -259,11 +259,15 @@ def _load(
 ) -> tuple[examples_lib.Images, examples_lib.Images]:
     train, evaluation = images.load(task)
     if given.EXAMPLES_PER_CLASS.value:
-        if train.is_multi_label or not hasattr(train, "subset"):
+        if (
+            train.is_multi_label
+            or task.target.kind == "number"
+            or not hasattr(train, "subset")
+        ):
             raise ValueError(
                 f"--examples_per_class is not for {task.name}: its images have "
-                "several labels, or can only be read in order. For the latter, "
-                "prepare it with --file_format=array_record."
+                "several labels or a number, or can only be read in order. For "
+                "the last, prepare it with --file_format=array_record."
             )
         train = train.subset(
             subsets.sample(
