@@ -26,9 +26,13 @@ test: install
 	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m "not slow" \
 	    --numprocesses=2 --dist=loadfile
 
-# The same properties at greater length.
+# The same properties at greater length. The largest network alone fills the
+# memory, so its tests come first and one after the other.
+LARGE := tests/test_memory.py tests/test_tpu.py
 slow: install
-	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m slow
+	$(BIN)/python -m pytest $(LARGE) -m slow
+	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy \
+	    $(LARGE:%=--ignore=%) -m slow --numprocesses=2 --dist=loadfile
 
 lint: install
 	$(BIN)/ruff check .

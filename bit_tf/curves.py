@@ -73,7 +73,12 @@ def draw(path: pathlib.Path, groups: Sequence[dict], *, title: str) -> None:
         title: above it.
     """
     plot = figure.Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = plot.subplots()
+    panel(plot.subplots(), groups, title=title)
+    save(path, plot)
+
+
+def panel(axes, groups: Sequence[dict], *, title: str) -> None:
+    """Draws the lines and bands into axes of matplotlib's; see `draw`."""
     models = list(dict.fromkeys(group["model"] for group in groups))
     methods = list(dict.fromkeys(group["method"] for group in groups))
     for model in models:
@@ -119,7 +124,6 @@ def draw(path: pathlib.Path, groups: Sequence[dict], *, title: str) -> None:
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False)
-    save(path, plot)
 
 
 def save(path: pathlib.Path, plot: figure.Figure) -> None:

@@ -19,6 +19,7 @@ from bit_tf import prediction
 from bit_tf import resnet_v2
 from bit_tf import weights
 from tests import programs
+from tests import steps
 from tests.conftest import save_image
 
 TINY = (
@@ -166,17 +167,20 @@ def test_an_evaluation_is_that_of_the_run(run, images, tmp_path):
     assert "of 22 images right" in done.stdout
 
 
-def make_classifier(tmp_path, class_names, **kwargs):
-    model = resnet_v2.build("R26x0.5", len(class_names), seed=0)
-    head = model.get_layer("head").conv.kernel
-    head.assign(np.random.default_rng(0).normal(size=head.shape))
-    weights.save(tmp_path / "some.npz", model)
-    found = classifier_lib.load(tmp_path / "some.npz", **kwargs)
-    return dataclasses.replace(found, class_names=class_names)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A model of three classes, of a size that is traced in little time."""
+    path = tmp_path_factory.mktemp("small") / "some.npz"
+    with steps.there_is_r14():
+        model = resnet_v2.build("R14x0.5", 3, seed=0)
+        head = model.get_layer("head").conv.kernel
+        head.assign(np.random.default_rng(0).normal(size=head.shape))
+        weights.save(path, model)
+        return classifier_lib.load(path, image_size=32)
 
 
-def test_classes_are_matched_by_name_or_order(tmp_path, images):
-    model = make_classifier(tmp_path, ("light", "none", "dark"), image_size=32)
+def test_classes_are_matched_by_name_or_order(small, images):
+    model = dataclasses.replace(small, class_names=("light", "none", "dark"))
     files = sorted(str(f) for f in (images / "test").rglob("*x.png"))
     two = examples.Examples(
         names=files,
@@ -188,9 +192,9 @@ def test_classes_are_matched_by_name_or_order(tmp_path, images):
     matched = judging.matched(two, model)
     assert matched.class_names == ("light", "none", "dark")
     assert matched.labels.tolist() == [2 - 2 * v for v in two.labels]
-    final = judging.judge(model, matched, batch_size=3)
+    final = judging.judge(model, matched, batch_size=4)
     # The model said of each file what it says when asked to predict.
-    said = list(prediction.predict(model, files, top_k=1, batch_size=2))
+    said = list(prediction.predict(model, files, top_k=1, batch_size=4))
     assert [final.class_names[i] for i in final.predicted] == [
         p.classes[0] for p in said
     ]
@@ -205,10 +209,9 @@ def test_classes_are_matched_by_name_or_order(tmp_path, images):
         judging.matched(two, number)
 
 
-def test_messy_files_are_predicted_or_refused(shared_data, tmp_path):
-    model = make_classifier(tmp_path, ("a", "b"), image_size=32)
+def test_messy_files_are_predicted_or_refused(shared_data, small):
     names = list(listed_files.expand([str(shared_data / "messy")]))
-    found = {p.name: p for p in prediction.predict(model, names)}
+    found = {p.name: p for p in prediction.predict(small, names)}
     with image_file.many():
         for name in names:
             info = image_file.inspect(name)
@@ -234,6 +237,7 @@ def lists(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_several_labels_from_training_to_prediction(lists, tmp_path):
     dataset = f"--dataset=csv:{lists / 'several.csv'}"
     done = programs.run(
@@ -258,6 +262,7 @@ def test_several_labels_from_training_to_prediction(lists, tmp_path):
     assert total != pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_numbers_from_training_to_prediction(lists, tmp_path):
     dataset = f"--dataset=csv:{lists / 'number.csv'}"
     done = programs.run(

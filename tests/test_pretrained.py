@@ -111,6 +111,7 @@ def test_a_mirror_can_be_a_flag(mirrored, tmp_path):
     assert "logits and features of 2 images differ by 0e+00" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_published_name_is_fine_tuned(mirrored, image_folder, tmp_path):
     environment, _ = mirrored
     flags = (

@@ -183,6 +183,7 @@ def test_weights_of_a_run_start_another(finished, tmp_path):
     assert "10 images to train on, 320 to evaluate on" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_upstream_recipe_trains(tmp_path):
     done = run(
         DATASET,
@@ -293,6 +294,7 @@ def test_a_workdir_that_is_a_file_is_one_line(tmp_path):
     assert "is a file" in refused(DATASET, f"--workdir={tmp_path / 'file'}")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
     """A limit on file sizes stands in for a full disk: weights do not fit."""
     flags = (
@@ -407,8 +409,8 @@ def test_help_and_wrong_flags_need_no_tensorflow(flag):
     assert "| keras" not in done.stderr
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_ends_bit_equal(tmp_path, kills):
+@pytest.mark.slow
+def test_killed_at_random_moments_ends_bit_equal(tmp_path, kills=5):
     flags = (
         DATASET,
         "--examples_per_class=4",

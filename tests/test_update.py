@@ -100,6 +100,7 @@ def test_first_gradients_in_float32_agree(first_gradients, count):
     assert_same_gradients(first_gradients, found)
 
 
+@pytest.mark.slow
 def test_two_processes_are_two_devices(one, first_gradients, tmp_path):
     workers = [f"127.0.0.1:{port}" for port in cluster_ports.free(2)]
     processes = [

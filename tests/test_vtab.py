@@ -229,6 +229,7 @@ def rows(output):
     return [json.loads(line) for line in rest]
 
 
+@pytest.mark.slow
 def test_tasks_are_run_and_not_run_again(run):
     call, output = run
     done = call("--tasks=dsprites_location", "--runs=2")
@@ -248,6 +249,7 @@ def test_tasks_are_run_and_not_run_again(run):
     assert done.returncode == 1 and "other settings" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_search_selects_on_the_last_fifth_and_what_is_gone_is_named(run):
     call, output = run
     done = call(
