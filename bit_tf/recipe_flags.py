@@ -7,6 +7,7 @@ from absl import flags
 
 from bit_tf import examples as examples_lib
 from bit_tf import hyperrule
+from bit_tf import overrides
 from bit_tf import recipe as recipe_lib
 from bit_tf import tasks
 
@@ -189,15 +190,15 @@ def resolve(
     Args:
         recipe: what holds otherwise.
         train: what is trained on.
-        batch_size: see `recipe.override`; None where the recipe has it already.
+        batch_size: see `overrides.override`; None where the recipe has it.
         task: what else may switch off flips and crops.
-        apply_exif: see `recipe.override`.
+        apply_exif: see `overrides.override`.
 
     Raises:
         ValueError: numbers that are not possible, or another kind of labels
             than the loss is for.
     """
-    recipe = recipe_lib.override(
+    recipe = overrides.override(
         recipe,
         batch_size=batch_size,
         scale_with_batch=SCALE_WITH_BATCH.value,

@@ -10,7 +10,7 @@ _RATES, _DECAYS, _DROPOUT = (1e-4, 1e-1), (1e-6, 1e-1), 0.7
 
 
 def draw(trial: int, *, seed: int = 0, max_steps: int | None = None) -> dict:
-    """Returns the numbers of one trial, as `recipe.override` takes them.
+    """Returns the numbers of one trial, as `overrides.override` takes them.
 
     Rate and decay are log-uniform, the rest is uniform. Decay is towards the
     weights of the start.

@@ -11,9 +11,9 @@ import time
 from absl import flags
 
 from bit_tf import catalogue
+from bit_tf import overrides
 from bit_tf import program
 from bit_tf import progress as progress_lib
-from bit_tf import recipe as recipe_lib
 from bit_tf import recipe_flags as numbers
 from bit_tf import search
 from bit_tf import sources
@@ -134,7 +134,7 @@ def _run_task(entry, start, train, evaluation, ledger) -> None:
     )
     if _SEARCH_TRIALS.value:
         best = _search(entry, start, recipe, train, ledger)
-        recipe = recipe_lib.override(recipe, **best)
+        recipe = overrides.override(recipe, **best)
     trial = trials.Trials(start, recipe, evaluation)
     for seed in range(_RUNS.value):
         if not _find(ledger, entry, seed):
@@ -178,7 +178,7 @@ def _search(entry, start, recipe, train, ledger) -> dict:
         if ledger.find(**key):
             continue
         drawn = search.draw(index, max_steps=_SEARCH_MAX_STEPS.value)
-        own = recipe_lib.override(recipe, **drawn)
+        own = overrides.override(recipe, **drawn)
         try:
             row = _train(
                 trials.Trials(start, own, parts[1]),

@@ -9,7 +9,7 @@ import pytest
 from bit_tf import catalogue
 from bit_tf import hyperrule
 from bit_tf import labelling
-from bit_tf import recipe
+from bit_tf import overrides
 from bit_tf import search
 
 TASKS = {entry.name: entry for entry in catalogue.VTAB}
@@ -199,7 +199,7 @@ def test_the_search_draws_what_the_appendix_says():
         num_examples=1000, image_height=300, image_width=300, model="R50x1"
     )
     for one in drawn[:40]:
-        recipe.override(rule, **one)
+        overrides.override(rule, **one)
     json.dumps(drawn)
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from bit_tf import hyperrule
+from bit_tf import overrides
 from bit_tf import recipe as recipe_lib
 from bit_tf import upstream
 
@@ -103,20 +104,20 @@ def test_an_unknown_reading_is_refused():
 
 
 def test_more_steps_keep_the_shape_of_the_schedule():
-    recipe = recipe_lib.override(rule(), total_steps=1000)
+    recipe = overrides.override(rule(), total_steps=1000)
     assert recipe.warmup_steps == 200
     assert recipe.decay_steps == (300, 600, 900)
     assert recipe.sources["total_steps"] == "--total_steps"
 
 
 def test_a_smaller_batch_changes_nothing_else_unless_asked():
-    recipe = recipe_lib.override(rule(), batch_size=64)
+    recipe = overrides.override(rule(), batch_size=64)
     assert recipe.base_lr == 0.003
     assert recipe.total_steps == 500
 
 
 def test_scaling_with_the_batch_sees_as_many_examples():
-    recipe = recipe_lib.override(rule(), batch_size=64, scale_with_batch=True)
+    recipe = overrides.override(rule(), batch_size=64, scale_with_batch=True)
     assert recipe.base_lr == pytest.approx(0.003 / 8)
     assert recipe.total_steps == 4000
     assert recipe.warmup_steps == 800
@@ -125,7 +126,7 @@ def test_scaling_with_the_batch_sees_as_many_examples():
 
 
 def test_what_the_user_says_wins_over_scaling():
-    recipe = recipe_lib.override(
+    recipe = overrides.override(
         rule(),
         batch_size=64,
         scale_with_batch=True,
@@ -139,7 +140,7 @@ def test_what_the_user_says_wins_over_scaling():
 
 
 def test_the_rule_s_own_steps_can_be_kept_while_the_rate_scales():
-    recipe = recipe_lib.override(
+    recipe = overrides.override(
         rule(), batch_size=64, scale_with_batch=True, total_steps=500
     )
     assert recipe.base_lr == pytest.approx(0.003 / 8)
@@ -149,9 +150,9 @@ def test_the_rule_s_own_steps_can_be_kept_while_the_rate_scales():
 
 def test_crop_alone_keeps_the_ratio_to_resize():
     small = rule(10, 32, 32)
-    assert recipe_lib.override(small, crop=64).resize == 80
-    assert recipe_lib.override(small, resize=80).crop == 64
-    both = recipe_lib.override(small, resize=70, crop=64)
+    assert overrides.override(small, crop=64).resize == 80
+    assert overrides.override(small, resize=80).crop == 64
+    both = overrides.override(small, resize=70, crop=64)
     assert (both.resize, both.crop) == (70, 64)
 
 
@@ -179,7 +180,7 @@ def test_crop_alone_keeps_the_ratio_to_resize():
 )
 def test_values_out_of_range_are_refused_by_name(change, names):
     with pytest.raises(ValueError, match=names):
-        recipe_lib.override(rule(), **change)
+        overrides.override(rule(), **change)
 
 
 # Arithmetic of the paper's epochs: 90 at batch 4096, decay at 30, 60, 80.
@@ -256,17 +257,17 @@ def test_another_upstream_is_refused():
     ],
 )
 def test_augmentation_can_be_switched_off(switches, train, evaluation):
-    recipe = recipe_lib.override(rule(10, 32, 32), **switches)
+    recipe = overrides.override(rule(10, 32, 32), **switches)
     assert recipe.train_preprocessing == train
     assert recipe.eval_preprocessing == evaluation
 
 
 def test_the_upstream_crop_can_be_switched_off():
     template = recipe_lib.INCEPTION_TRAIN
-    assert recipe_lib.without(template, {"apply_exif"}).startswith(
+    assert overrides.without(template, {"apply_exif"}).startswith(
         "decode_and_inception_crop({crop},0)|random_flip"
     )
-    assert recipe_lib.without(
+    assert overrides.without(
         template, {"random_crop", "apply_exif"}
     ).startswith("decode(0)|resize({crop})|random_flip")
 
@@ -283,4 +284,4 @@ def test_the_upstream_crop_can_be_switched_off():
 )
 def test_values_out_of_range_are_refused(field, value, said):
     with pytest.raises(ValueError, match=said):
-        recipe_lib.override(rule(), **{field: value})
+        overrides.override(rule(), **{field: value})
