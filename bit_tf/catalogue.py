@@ -50,20 +50,23 @@ class Entry:
     pixel_scale: int = 1
     remark: str = ""
 
-    def task(self) -> tasks.Task:
+    def task(self, *, evaluating: bool = False) -> tasks.Task:
         """Returns what is loaded.
+
+        Args:
+            evaluating: whether nothing is to be trained.
 
         Raises:
             ValueError: nothing trains on it.
         """
-        if not self.train_split:
+        if not self.train_split and not evaluating:
             raise ValueError(
                 f"{self.name} is for evaluating only: give another --dataset."
             )
         return tasks.Task(
             kind="tfds",
             location=self.location,
-            train_split=self.train_split,
+            train_split=self.train_split or self.eval_split,
             eval_split=self.eval_split,
             rule=self.rule,
             random_flip=self.random_flip,

@@ -73,8 +73,11 @@ DATA_DIR = program.define_data_dir()
 flags.declare_key_flag("data_dir")
 
 
-def task() -> tasks.Task:
+def task(*, evaluating: bool = False) -> tasks.Task:
     """Returns the task that the flags name.
+
+    Args:
+        evaluating: whether nothing is to be trained.
 
     Raises:
         ValueError: they name none.
@@ -87,7 +90,7 @@ def task() -> tasks.Task:
                 "--train_split, --eval_split and --target, or name the data "
                 f"set itself, {entry.location}."
             )
-        return entry.task()
+        return entry.task(evaluating=evaluating)
     return tasks.parse(
         DATASET.value,
         train_split=TRAIN_SPLIT.value,

@@ -40,6 +40,12 @@ _MATCH_CLASSES = flags.DEFINE_enum(
     "How the set's classes are those of the model: by their names, or, where "
     "both have as many, by their order.",
 )
+_ONLY_PRESENT_CLASSES = flags.DEFINE_bool(
+    "only_present_classes",
+    False,
+    "Let the model choose among the classes that occur in the set alone, as "
+    "ImageNet-A and -R are evaluated.",
+)
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
@@ -55,7 +61,7 @@ program.define_mirror()
 
 def main() -> None:
     path = program.model_path(_MODEL.value)
-    task = images.task()
+    task = images.task(evaluating=True)
     train, evaluation = images.load(task)
     with program.quiet_import():
         from bit_tf import classifier as classifier_lib
@@ -77,6 +83,7 @@ def main() -> None:
         classifier,
         matched,
         batch_size=min(_BATCH_SIZE.value, len(matched)),
+        only_present=_ONLY_PRESENT_CLASSES.value,
         progress=lambda done: status.update(
             done, f"{done} of {len(matched)} images"
         ),

@@ -60,7 +60,8 @@ def evaluator(
             "hits": tf.cast(losses.hits(targets, logits), tf.int32),
             "losses": losses.per_example(loss_name, targets, logits),
         }
-        if keeps_logits:
+        # Of a distribution over all classes none is a yes or no.
+        if keeps_logits and loss_name == "sigmoid":
             found["targets"] = tf.cast(targets, tf.uint8)
             found["logits"] = logits
         return found

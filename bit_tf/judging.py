@@ -12,6 +12,9 @@ from bit_tf import evaluation
 from bit_tf import examples as examples_lib
 from bit_tf import outcomes
 
+# A logit that is never the largest, and whose probability is zero.
+_BARRED = -1e9
+
 
 def matched(
     examples: examples_lib.Images,
@@ -40,6 +43,12 @@ def matched(
         )
     if is_number:
         return examples
+    one_answer = examples.is_multi_label and classifier.head == "softmax"
+    if one_answer and isinstance(examples, examples_lib.Examples):
+        # Any of several is right (Beyer et al., 2006.07159); of an image
+        # without a label no answer is.
+        has_label = (examples.labels >= 0).any(axis=1)
+        examples = examples.subset(np.flatnonzero(has_label))
     if tuple(examples.class_names) == tuple(names):
         return examples
     if not by_name:
@@ -80,6 +89,7 @@ def judge(
     examples: examples_lib.Images,
     *,
     batch_size: int = 32,
+    only_present: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> outcomes.Outcome:
     """Evaluates a classifier on this machine's first device.
@@ -88,8 +98,24 @@ def judge(
         classifier: the model.
         examples: labels numbered as its outputs, see `matched`.
         batch_size: images at once.
+        only_present: whether classes that no example has are no answers.
         progress: called with the number of images done.
+
+    Raises:
+        ValueError: `only_present`, of labels that have not been counted.
     """
+    predict = classifier.logits
+    if only_present:
+        counts = examples.class_counts()
+        if counts is None:
+            raise ValueError(
+                "--only_present_classes needs labels that have been counted, "
+                "which those of this set have not: it is too large."
+            )
+        barred = tf.constant(np.where(counts > 0, 0.0, _BARRED), tf.float32)
+
+        def predict(images):
+            return classifier.logits(images) + barred
 
     def batches(host: int, hosts: int) -> tf.data.Dataset:
         del host, hosts
@@ -102,7 +128,7 @@ def judge(
         return dataset
 
     evaluate = evaluation.evaluator(
-        classifier.logits,
+        predict,
         batches=batches,
         num_examples=len(examples),
         class_names=classifier.class_names,

@@ -56,8 +56,11 @@ def probabilities(name: str, logits: tf.Tensor) -> tf.Tensor:
 
 
 def hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Returns (B,) booleans: the likeliest class is (one of) the labelled."""
+    """Returns (B,) booleans: the likeliest class is (one of) the labelled.
+
+    Of an image without a label it is not.
+    """
     predicted = tf.argmax(logits, axis=-1)
-    return tf.gather(labels, predicted, batch_dims=1) >= tf.reduce_max(
-        labels, axis=-1
-    )
+    largest = tf.reduce_max(labels, axis=-1)
+    found = tf.gather(labels, predicted, batch_dims=1)
+    return (found >= largest) & (largest > 0)

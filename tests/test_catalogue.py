@@ -180,6 +180,8 @@ def test_scores_are_means_of_complete_groups():
 def test_sets_that_only_evaluate_cannot_train():
     with pytest.raises(ValueError, match="for evaluating only"):
         catalogue.find("paper:ilsvrc2012_v2").task()
+    task = catalogue.find("paper:ilsvrc2012_v2").task(evaluating=True)
+    assert task.train_split == task.eval_split == "test"
     with pytest.raises(ValueError, match="vtab:nothing: allowed are caltech"):
         catalogue.find("vtab:nothing")
     assert catalogue.find("folder:x") is None

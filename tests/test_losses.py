@@ -47,6 +47,7 @@ def test_any_of_several_labels_is_a_hit():
     logits = tf.constant([[1.0, 3.0, 2.0]])
     for labels, hit in (
         ([[0.0, 1.0, 0.0]], True),
+        ([[0.0, 0.0, 0.0]], False),
         ([[0.0, 1.0, 1.0]], True),
         ([[1.0, 0.0, 1.0]], False),
         ([[0.3, 0.7, 0.0]], True),

@@ -209,6 +209,52 @@ def test_classes_are_matched_by_name_or_order(small, images):
         judging.matched(two, number)
 
 
+def test_of_several_labels_one_answer_may_be_any(small, images):
+    files = sorted(map(str, (images / "test").rglob("*x.*")))
+    model = dataclasses.replace(small, class_names=("a", "b", "c"))
+    said = [
+        model.class_names.index(p.classes[0])
+        for p in prediction.predict(model, files, top_k=1, batch_size=4)
+    ]
+    labels = np.full((len(files), 2), -1, np.int32)
+    for index, answer in enumerate(said):
+        if index % 3 == 0:
+            labels[index] = sorted({answer, (answer + 1) % 3})
+        elif index % 3 == 1:
+            labels[index, 0] = (answer + 1) % 3
+    several = examples.Examples(
+        names=files,
+        contents=files,
+        labels=labels,
+        sizes=np.full((len(files), 2), 20),
+        class_names=model.class_names,
+        converted=np.array([not f.endswith("png") for f in files]),
+    )
+    matched = judging.matched(several, model)
+    # Those without a label have no right answer.
+    assert len(matched) == (labels >= 0).any(axis=1).sum() < len(files)
+    final = judging.judge(model, matched, batch_size=4)
+    assert final.hits.sum() == (np.arange(len(files)) % 3 == 0).sum()
+    assert "map" not in final.summary()
+
+
+def test_classes_that_do_not_occur_are_no_answers(small, images):
+    files = sorted(map(str, (images / "test").rglob("*x.png")))
+    model = dataclasses.replace(small, class_names=("a", "b", "c"))
+    for label in range(3):
+        one = examples.Examples(
+            names=files,
+            contents=files,
+            labels=np.full(len(files), label, np.int32),
+            sizes=np.full((len(files), 2), 20),
+            class_names=model.class_names,
+        )
+        final = judging.judge(model, one, batch_size=4, only_present=True)
+        assert final.summary()["top1"] == 1
+        np.testing.assert_allclose(final.label_probability, 1)
+        json.dumps(final.details())
+
+
 def test_messy_files_are_predicted_or_refused(shared_data, small):
     names = list(listed_files.expand([str(shared_data / "messy")]))
     found = {p.name: p for p in prediction.predict(small, names)}
