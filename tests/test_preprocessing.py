@@ -98,23 +98,34 @@ def test_inception_crops_cover_the_stated_areas():
     assert 1.18 < max(aspects) < 1.43
 
 
-def photo(shape, *, format):
+def photo(shape, *, format, orientation=1):
     """A smooth picture, as chroma of noise says nothing, encoded."""
     height, width = shape
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / 19 + c) * np.cos(y / (13 + 7 * c)) for c in range(3)]
     pixels = np.clip(127 + 120 * np.stack(waves, axis=-1), 0, 255)
     buffer = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(buffer, format=format)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(pixels.astype(np.uint8))
+    image.save(buffer, format=format, exif=exif)
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_decoding_the_crop_alone_gives_the_crop_of_the_whole(format):
+@pytest.mark.parametrize(
+    ("format", "orientation"), [("JPEG", 1), ("JPEG", 6), ("PNG", 1)]
+)
+def test_decoding_the_crop_alone_gives_the_crop_of_the_whole(
+    format, orientation
+):
     fused = preprocessing.decode_and_inception_crop(64)
     decode = preprocessing.decode()
     crop = preprocessing.inception_crop(64)
-    content = tf.constant(photo((150, 211), format=format))
+    content = tf.constant(
+        photo((150, 211), format=format, orientation=orientation)
+    )
+    turned = decode(content, None).shape == (211, 150, 3)
+    assert turned == (orientation == 6)
     for number in range(20):
         seed = tf.constant([number, 3])
         found = fused(content, seed).numpy()
@@ -124,6 +135,12 @@ def test_decoding_the_crop_alone_gives_the_crop_of_the_whole(format):
         # Colours of the outermost columns are interpolated from the inside.
         assert difference[4:-4, 4:-4].max() < 1
         assert difference.max() < (20 if format == "JPEG" else 1e-4)
+
+
+def test_zeros_and_ones_become_black_and_white():
+    image = np.array([[[0, 1, 2]]], np.uint8)
+    assert apply("multiply(255)", image).tolist() == [[[0, 255, 255]]]
+    assert apply("multiply(255)", image).dtype == np.uint8
 
 
 def test_equal_seeds_give_equal_images_in_tf_data_and_eagerly():
