@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -79,6 +80,30 @@ def _short(error: Exception) -> str:
     """Returns what TensorFlow or Pillow says of a damaged image."""
     text = getattr(error, "message", None) or str(error)
     return " ".join(text.splitlines()[0].split())[:80] or type(error).__name__
+
+
+def with_preprocessing(classifier: Classifier, text: str) -> Classifier:
+    """Returns the model with other preprocessing.
+
+    Args:
+        classifier: the model.
+        text: see `preprocessing.parse`, of an encoded image, without the
+            range of values, which the model knows.
+
+    Raises:
+        ValueError: it makes no square image of a size that is known.
+    """
+    values = classifier.preprocess_text.rpartition("|")[2]
+    text = f"{text}|{values}"
+    sizes = re.findall(r"(?:resize|central_crop)\((\d+)\)", text)
+    if not sizes:
+        raise ValueError(
+            f"preprocessing {text!r} leaves images of any size: end it with "
+            "resize(SIZE) or central_crop(SIZE)."
+        )
+    return dataclasses.replace(
+        classifier, preprocess_text=text, crop=int(sizes[-1])
+    )
 
 
 def load(

@@ -40,6 +40,19 @@ _MATCH_CLASSES = flags.DEFINE_enum(
     "How the set's classes are those of the model: by their names, or, where "
     "both have as many, by their order.",
 )
+_CLASS_MAP = flags.DEFINE_string(
+    "class_map",
+    None,
+    "JSON file: class of the set -> class of the model, or a list of them, or "
+    "several separated by ';', any of which is right, as ObjectNet's mapping. "
+    "Images of classes that are not in it are left out.",
+)
+_PREPROCESSING = flags.DEFINE_string(
+    "preprocessing",
+    None,
+    "Instead of the model's, such as 'decode|resize_small(512)|"
+    "central_crop(480)'.",
+)
 _ONLY_PRESENT_CLASSES = flags.DEFINE_bool(
     "only_present_classes",
     False,
@@ -75,9 +88,22 @@ def main() -> None:
     elif _PART.value == "all":
         chosen = examples_lib.joined(train, evaluation)
     classifier = classifier_lib.load(path, image_size=_IMAGE_SIZE.value)
-    matched = judging.matched(
-        chosen, classifier, by_name=_MATCH_CLASSES.value == "name"
-    )
+    if _PREPROCESSING.value:
+        classifier = classifier_lib.with_preprocessing(
+            classifier, _PREPROCESSING.value
+        )
+    if _CLASS_MAP.value:
+        matched = judging.mapped(
+            chosen, classifier, judging.read_class_map(_CLASS_MAP.value)
+        )
+        program.say(
+            f"{len(matched)} of {len(chosen)} images are of classes "
+            "that the model has"
+        )
+    else:
+        matched = judging.matched(
+            chosen, classifier, by_name=_MATCH_CLASSES.value == "name"
+        )
     status = progress_lib.Progress(len(matched))
     final = judging.judge(
         classifier,

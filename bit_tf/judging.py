@@ -1,6 +1,8 @@
 """A classifier and labelled images -> how good it is."""
 
 import dataclasses
+import json
+import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -77,6 +79,87 @@ def matched(
     labels = np.where(examples.labels >= 0, number[examples.labels], -1)
     return dataclasses.replace(
         examples, labels=labels.astype(np.int32), class_names=tuple(names)
+    )
+
+
+def read_class_map(path: str) -> dict[str, tuple[str, ...]]:
+    """Reads which classes of a model a set's classes stand for.
+
+    Raises:
+        ValueError: it is not such a file.
+    """
+    try:
+        found = json.loads(pathlib.Path(path).expanduser().read_text())
+        return {
+            name: tuple(
+                part.strip()
+                for part in (
+                    value.split(";") if isinstance(value, str) else value
+                )
+            )
+            for name, value in found.items()
+        }
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"class map {path} cannot be read ({error}): a JSON object of "
+            "names is needed."
+        ) from error
+
+
+def mapped(
+    examples: examples_lib.Images,
+    classifier: classifier_lib.Classifier,
+    class_map: dict[str, tuple[str, ...]],
+) -> examples_lib.Examples:
+    """Returns the images of mapped classes, any of whose classes is right.
+
+    Args:
+        examples: with one label each.
+        classifier: the model.
+        class_map: class of the set -> classes of the model.
+
+    Raises:
+        ValueError: a class that the model does not have, none that is mapped,
+            or labels of another kind.
+    """
+    if (
+        not isinstance(examples, examples_lib.Examples)
+        or examples.is_multi_label
+        or examples.is_number
+        or classifier.head != "softmax"
+    ):
+        raise ValueError(
+            "--class_map is for sets in memory with one label per image, and "
+            "for models that give one."
+        )
+    number = {name: index for index, name in enumerate(classifier.class_names)}
+    for name, targets in class_map.items():
+        for target in targets:
+            if target not in number:
+                raise ValueError(
+                    f"class map: {name!r} stands for {target!r}, which is not "
+                    f"one of the model's {len(number)} classes."
+                )
+    known = [
+        index
+        for index, label in enumerate(examples.labels)
+        if examples.class_names[label] in class_map
+    ]
+    if not known:
+        raise ValueError(
+            "class map: none of the set's classes is in it; they are "
+            f"{', '.join(map(repr, examples.class_names[:3]))}, ..."
+        )
+    examples = examples.subset(np.array(known))
+    targets = [
+        [number[t] for t in class_map[examples.class_names[label]]]
+        for label in examples.labels
+    ]
+    labels = np.full((len(known), max(map(len, targets))), -1, np.int32)
+    for row, own in zip(labels, targets, strict=True):
+        row[: len(own)] = own
+    return dataclasses.replace(
+        examples, labels=labels, class_names=tuple(classifier.class_names)
     )
 
 

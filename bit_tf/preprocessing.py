@@ -42,6 +42,30 @@ def resize(size: int) -> Operation:
     return apply
 
 
+def resize_small(size: int) -> Operation:
+    """Scales so that the shorter side has `size` pixels, float32, bilinear."""
+
+    def apply(image, seed):
+        del seed
+        shape = tf.cast(tf.shape(image)[:2], tf.float32)
+        scaled = tf.round(shape * (size / tf.reduce_min(shape)))
+        return tf.image.resize(image, tf.cast(scaled, tf.int32))
+
+    return apply
+
+
+def central_crop(size: int) -> Operation:
+    """Cuts the (size, size, 3) window in the middle."""
+
+    def apply(image, seed):
+        del seed
+        begin = (tf.shape(image)[:2] - size) // 2
+        begin = tf.concat([begin, [0]], axis=0)
+        return tf.slice(image, begin, (size, size, 3))
+
+    return apply
+
+
 def random_crop(size: int) -> Operation:
     """Cuts a (size, size, 3) window at a uniformly random place."""
 
@@ -145,6 +169,8 @@ OPERATIONS = {
     for operation in (
         decode,
         resize,
+        resize_small,
+        central_crop,
         random_crop,
         inception_crop,
         decode_and_inception_crop,

@@ -238,6 +238,46 @@ def test_of_several_labels_one_answer_may_be_any(small, images):
     assert "map" not in final.summary()
 
 
+def test_classes_may_stand_for_several_of_the_model(small, images, tmp_path):
+    files = sorted(map(str, (images / "test").rglob("*x.png")))
+    model = dataclasses.replace(small, class_names=("a", "b", "c"))
+    two = examples.Examples(
+        names=files,
+        contents=files,
+        labels=np.array(["/light/" in f for f in files], np.int32),
+        sizes=np.full((len(files), 2), 20),
+        class_names=("dark", "light"),
+    )
+    path = tmp_path / "map.json"
+    path.write_text('{"light": "a; b", "other": ["c"]}')
+    found = judging.read_class_map(path)
+    mapped = judging.mapped(two, model, found)
+    assert mapped.labels.tolist() == [[0, 1]] * int(two.labels.sum())
+    everything = judging.mapped(two, model, {"light": ("a", "b", "c")})
+    final = judging.judge(model, everything, batch_size=4)
+    assert final.summary()["top1"] == 1
+    with pytest.raises(ValueError, match="stands for 'x', which is not"):
+        judging.mapped(two, model, {"light": ("x",)})
+    with pytest.raises(ValueError, match="none of the set's classes"):
+        judging.mapped(two, model, {"other": ("a",)})
+    for text in ("[1]", "{", '{"a": 1}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="cannot be read"):
+            judging.read_class_map(path)
+
+
+def test_preprocessing_can_be_another(small, images):
+    text = "decode|resize_small(40)|central_crop(24)"
+    other = classifier_lib.with_preprocessing(small, text)
+    assert other.crop == 24
+    assert other.preprocess_text == f"{text}|value_range(-1,1)"
+    file = images / "test" / "dark" / "0 x.png"
+    found = other.read(str(file), image_file.Reading())
+    assert found.shape == (24, 24, 3) and float(found[0, 0, 0]) < 0
+    with pytest.raises(ValueError, match="end it with"):
+        classifier_lib.with_preprocessing(small, "decode")
+
+
 def test_classes_that_do_not_occur_are_no_answers(small, images):
     files = sorted(map(str, (images / "test").rglob("*x.png")))
     model = dataclasses.replace(small, class_names=("a", "b", "c"))

@@ -137,6 +137,18 @@ def test_decoding_the_crop_alone_gives_the_crop_of_the_whole(
         assert difference.max() < (20 if format == "JPEG" else 1e-4)
 
 
+@pytest.mark.parametrize("shape", [(30, 61), (61, 30)])
+def test_short_sides_and_the_middle(shape):
+    image = np.zeros((*shape, 3), np.float32)
+    found = apply("resize_small(10)", image)
+    assert sorted(found.shape[:2]) == [10, 20]
+    rows = np.arange(shape[0], dtype=np.float32)
+    image += rows[:, None, None]
+    middle = apply("central_crop(10)", image)
+    assert middle[0, 0, 0] == (shape[0] - 10) // 2
+    assert middle.shape == (10, 10, 3)
+
+
 def test_zeros_and_ones_become_black_and_white():
     image = np.array([[[0, 1, 2]]], np.uint8)
     assert apply("multiply(255)", image).tolist() == [[[0, 255, 255]]]
