@@ -133,6 +133,7 @@ def test_the_report_is_one_page_that_escapes_names(finished):
     assert page.count("data:image/jpeg;base64,") >= 10
 
 
+@pytest.mark.slow
 def test_the_flags_left_behind_repeat_the_run(finished, tmp_path):
     workdir, _, _ = finished
     again = run(

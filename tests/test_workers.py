@@ -101,6 +101,7 @@ def whole(tmp_path_factory):
     return workdir, said
 
 
+@pytest.mark.slow
 def test_the_chief_alone_writes_and_speaks(whole):
     workdir, said = whole
     assert (workdir / "weights.npz").exists()
