@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 
 from bit_tf import listing
@@ -45,7 +46,8 @@ def read(kind: str, location: str) -> tuple[list[rows.Row], tuple | None, str]:
     for file in files:
         try:
             part, names, label_name = read_file(file)
-        except (OSError, tarfile.TarError) as error:
+            part = list(part)
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise ValueError(
                 f"{file} cannot be read as {kind}: "
                 f"{' '.join(str(error).split())[:200]}"
@@ -148,7 +150,7 @@ def _parquet(file: pathlib.Path):
                     value = _by_number(value, class_names, where)
                 yield rows.Row(
                     where=where,
-                    name=f"{file.name}/{index}",
+                    name=f"{file}/{index}",
                     content=content,
                     labels=listing.labels_of(value, where),
                     split=_split_of(file),
@@ -224,7 +226,7 @@ def _of_sample(
         ) from error
     return rows.Row(
         where=where,
-        name=f"{file.name}/{key}",
+        name=f"{file}/{key}",
         content=content,
         labels=listing.labels_of(value, where),
         split=_split_of(file),

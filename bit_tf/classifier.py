@@ -72,7 +72,8 @@ class Classifier:
         try:
             content = image_file.read(source, apply_exif=reading.apply_exif)
             return self._preprocess(tf.constant(content))
-        except (OSError, ValueError, SyntaxError, tf.errors.OpError) as error:
+        except Exception as error:
+            # Decoders raise whatever comes to them on damaged files.
             return _short(error)
 
 

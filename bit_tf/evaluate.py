@@ -85,7 +85,7 @@ def main() -> None:
     chosen = evaluation
     if _PART.value == "training":
         chosen = train
-    elif _PART.value == "all":
+    elif _PART.value == "all" and task.train_split != task.eval_split:
         chosen = examples_lib.joined(train, evaluation)
     classifier = classifier_lib.load(path, image_size=_IMAGE_SIZE.value)
     if _PREPROCESSING.value:
@@ -116,10 +116,7 @@ def main() -> None:
     )
     status.clear()
     program.say(f"model {classifier.about}")
-    baseline_of = train if _PART.value == "evaluation" else None
-    program.say(
-        report.sentence(baseline_of, final).replace("\N{NO-BREAK SPACE}", " ")
-    )
+    program.say(report.sentence(None, final).replace("\N{NO-BREAK SPACE}", " "))
     output = _output(path)
     if output is None:
         program.say("give --output to keep all numbers and the page")

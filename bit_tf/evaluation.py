@@ -62,7 +62,7 @@ def evaluator(
         }
         # Of a distribution over all classes none is a yes or no.
         if keeps_logits and loss_name == "sigmoid":
-            found["targets"] = tf.cast(targets, tf.uint8)
+            found["targets"] = tf.cast(targets, tf.int32)
             found["logits"] = logits
         return found
 

@@ -27,7 +27,8 @@ class Events:
         """Writes every number of a row under its name, at row["step"]."""
         with self._writer.as_default():
             for name, value in row.items():
-                if name == "step":
+                # A ratio without a denominator is no number.
+                if name == "step" or value is None:
                     continue
                 tf.summary.write(
                     name,

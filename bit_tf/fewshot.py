@@ -92,9 +92,10 @@ def main() -> None:
             "dataset": task.name,
             "train": train.fingerprint(),
             "evaluation": evaluation.fingerprint(),
+            "apply_exif": images.reading(task).apply_exif,
             "flags": program.given_flags(numbers.CROP),
         },
-        keys=("model", "method", "shots", "seed"),
+        keys=("model", "start", "method", "shots", "seed"),
     )
     total = len(starts) * len(_METHODS.value) * len(shots) * _SEEDS.value
     status = progress_lib.Progress(total)
@@ -106,12 +107,15 @@ def main() -> None:
                 for count in shots:
                     key = {
                         "model": name,
+                        "start": models[name],
                         "method": method,
                         "shots": count,
                         "seed": seed,
                     }
                     if not ledger.find(**key):
-                        row = work.row(start, **key)
+                        row = work.row(
+                            start, method=method, shots=count, seed=seed
+                        )
                         ledger.add({**key, **row})
                         status.clear()
                         program.say(
@@ -126,7 +130,7 @@ def main() -> None:
     wanted = [
         row
         for row in ledger.rows
-        if row["model"] in starts
+        if models.get(row["model"]) == row["start"]
         and row["method"] in _METHODS.value
         and row["shots"] in shots
         and row["seed"] < _SEEDS.value
@@ -199,8 +203,7 @@ class _Work:
         self._trials.clear()
         self._features.cache_clear()
 
-    def row(self, start, *, model: str, method: str, shots: int, seed: int):
-        del model
+    def row(self, start, *, method: str, shots: int, seed: int):
         began = time.monotonic()
         subset = _subset(self._train, shots, seed)
         judge = self._finetune if method == "finetune" else self._probe

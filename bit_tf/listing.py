@@ -52,7 +52,7 @@ def read(kind: str, path: str) -> tuple[list[rows.Row], str]:
         ) from error
     if not lines:
         raise ValueError(f"{path} lists no images.")
-    first = lines[0][1]
+    first = {name: None for _, line in lines for name in line}
     columns = {
         role: next((name for name in names if name in first), None)
         for role, names in (

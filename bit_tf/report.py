@@ -232,8 +232,9 @@ def _curves(
             (evaluated, of_evaluation, {"color": ORANGE, "marker": "."}),
         ):
             if name:
-                steps = [row["step"] for row in source]
-                axes.plot(steps, [row[name] for row in source], **style)
+                known = [r for r in source if r.get(name) is not None]
+                steps = [row["step"] for row in known]
+                axes.plot(steps, [row[name] for row in known], **style)
         if line is not None:
             axes.axhline(line, color="0.5", ls=":", lw=1)
             axes.set_ylim(0, 1.02)

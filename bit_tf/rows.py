@@ -205,6 +205,11 @@ def _numbered(
     if not class_names:
         raise ValueError(f"{source} has no labels.")
     number = {name: index for index, name in enumerate(class_names)}
+    if len(number) < len(class_names):
+        twice = next(n for n in class_names if list(class_names).count(n) > 1)
+        raise ValueError(
+            f"{source} has two classes called {twice!r}: rename one of them."
+        )
     unknown = sorted(found - number.keys())
     if unknown:
         raise ValueError(

@@ -232,4 +232,10 @@ def choose_splits(
             f"{of} has {', '.join(names[:8])} but no train: say which one to "
             "train on with --train_split."
         )
-    return train_name, eval_split or first(EVAL_NAMES)
+    eval_name = eval_split or first(EVAL_NAMES)
+    if eval_name == train_name:
+        raise ValueError(
+            f"{of}: both splits are {train_name!r}: evaluating on the training "
+            "images says nothing. Give --train_split too."
+        )
+    return train_name, eval_name

@@ -103,7 +103,7 @@ def main() -> None:
             from bit_tf import training
 
         # As late as can be: who dies after it is waited for by TensorFlow.
-        _meet(cluster, identity)
+        _meet(cluster, identity, execution)
         execution = dataclasses.replace(
             execution,
             eval_every=execution.eval_every
@@ -160,7 +160,11 @@ def _joined(cluster: cluster_lib.Cluster | None):
         )
 
 
-def _meet(cluster: cluster_lib.Cluster | None, identity: dict) -> None:
+def _meet(
+    cluster: cluster_lib.Cluster | None,
+    identity: dict,
+    execution: execution_lib.Execution,
+) -> None:
     """Waits for the other workers, who should have been given this run."""
     if cluster is None:
         return
@@ -168,7 +172,14 @@ def _meet(cluster: cluster_lib.Cluster | None, identity: dict) -> None:
         f"worker {cluster.index} of {len(cluster.workers)}, at "
         f"{cluster.workers[cluster.index]}"
     )
-    text = json.dumps(identity, sort_keys=True).encode()
+    # Also what decides when they wait for each other, and for whom.
+    agreed = [
+        identity,
+        dataclasses.asdict(execution),
+        cluster.workers,
+        given.STRATEGY.value,
+    ]
+    text = json.dumps(agreed, sort_keys=True).encode()
     rendezvous.meet(
         cluster,
         run=hashlib.sha256(text).hexdigest(),

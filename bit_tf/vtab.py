@@ -8,6 +8,7 @@ import pathlib
 import statistics
 import time
 
+import numpy as np
 from absl import flags
 
 from bit_tf import catalogue
@@ -172,7 +173,10 @@ def _search(entry, start, recipe, train, ledger) -> dict:
 
     # 800 and 200: the protocol's two parts, in this order.
     cut = len(train) * 4 // 5
-    parts = train.subset(range(cut)), train.subset(range(cut, len(train)))
+    parts = (
+        train.subset(np.arange(cut)),
+        train.subset(np.arange(cut, len(train))),
+    )
     for index in range(_SEARCH_TRIALS.value):
         key = {"task": entry.name, "method": "search", "seed": index}
         if ledger.find(**key):
