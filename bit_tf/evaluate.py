@@ -12,6 +12,7 @@ from absl import flags
 from bit_tf import data_flags as images
 from bit_tf import program
 from bit_tf import progress as progress_lib
+from bit_tf import tasks
 from bit_tf import workdir as workdir_lib
 
 _MODEL = flags.DEFINE_string(
@@ -85,7 +86,7 @@ def main() -> None:
     chosen = evaluation
     if _PART.value == "training":
         chosen = train
-    elif _PART.value == "all" and task.train_split != task.eval_split:
+    elif _PART.value == "all" and not _is_one_part(task):
         chosen = examples_lib.joined(train, evaluation)
     classifier = classifier_lib.load(path, image_size=_IMAGE_SIZE.value)
     if _PREPROCESSING.value:
@@ -145,6 +146,11 @@ def main() -> None:
     )
     program.say(f"numbers       {output / 'evaluation.json'}")
     program.say(f"report        {output / 'report.html'}")
+
+
+def _is_one_part(task: tasks.Task) -> bool:
+    """Returns whether both parts are the same images, as of the variants."""
+    return bool(task.eval_split) and task.train_split == task.eval_split
 
 
 def _output(path: pathlib.Path) -> pathlib.Path | None:
