@@ -6,6 +6,7 @@ of all examples, computed and not stored. TFRecord files can only be read from
 the beginning: see `Stream` for what that costs.
 """
 
+import abc
 import dataclasses
 import functools
 import hashlib
@@ -37,7 +38,7 @@ class Piece:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class RecordSet:
+class RecordSet(abc.ABC):
     """N labelled images in a data set's own files; nothing is in memory.
 
     Args:
@@ -113,13 +114,13 @@ class RecordSet:
             arrays[name] = np.array(getattr(found[name], kind).value)
         return found[self.image_key].bytes_list.value[0], arrays
 
+    @abc.abstractmethod
     def rows(self) -> Iterator[bytes]:
         """Yields every protocol buffer, in order."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def sample(self) -> list[bytes]:
         """Returns some protocol buffers, to learn of the rest."""
-        raise NotImplementedError
 
     @functools.cached_property
     def _typical_size(self) -> tuple[int, int]:

@@ -32,7 +32,9 @@ def pytest_configure():
 
 def pytest_collection_modifyitems(items):
     if not os.environ.get("BIT_TF_TEST_NETWORK"):
-        skip = pytest.mark.skip(reason="set BIT_TF_TEST_NETWORK=1 to run it")
+        skip = pytest.mark.skip(
+            reason="downloads data sets; BIT_TF_TEST_NETWORK=1 runs it"
+        )
         for item in items:
             if "network" in item.keywords:
                 item.add_marker(skip)
