@@ -51,6 +51,13 @@ def name(depth: int, width: float) -> str:
     return f"R{depth}x{width:g}"
 
 
+def num_features(width: float) -> int:
+    """Returns how many pre-logits a network of that width has: 2048 * width."""
+    # Channels double with each of the blocks after the first.
+    blocks = len(UNITS[50])
+    return int(BASE_CHANNELS * width * BOTTLENECK_EXPANSION * 2 ** (blocks - 1))
+
+
 def activations(name: str, side: int) -> int:
     """Returns how many numbers the convolutions put out for one image.
 

@@ -41,7 +41,10 @@ def read(path: str) -> tuple[list[rows.Row], tuple[str, ...] | None, bool]:
     file = pathlib.Path(path).expanduser()
     try:
         # Never what a stranger has pickled.
-        with np.load(file, allow_pickle=False) as stored:
+        stored = np.load(file, allow_pickle=False)
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array: several with names are .npz.")
+        with stored:
             names = set(stored.files)
             parts = _parts(names)
             if not parts:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from bit_tf import architecture
 from bit_tf import image_file
 from bit_tf import preprocessing
 from bit_tf import resnet_v2
@@ -33,6 +34,7 @@ class Classifier:
         head: "softmax" if an image has one class, "sigmoid" if several,
             "squared" if the output is a number.
         crop: side of the images it takes, pixels.
+        num_features: of the pre-logits.
         preprocess_text: see `preprocessing.parse`; encoded image -> (crop,
             crop, 3).
         logits: (B, crop, crop, 3) -> (B, outputs).
@@ -43,6 +45,7 @@ class Classifier:
     class_names: Sequence[str]
     head: str
     crop: int
+    num_features: int
     preprocess_text: str
     logits: Callable[[tf.Tensor], tf.Tensor]
     features: Callable[[tf.Tensor], tf.Tensor]
@@ -180,6 +183,7 @@ def _of_network(
         class_names=class_names,
         head=head,
         crop=crop,
+        num_features=architecture.num_features(model.width),
         preprocess_text=text,
         logits=tf.function(lambda images: model(images, training=False)),
         features=tf.function(lambda images: features(images, training=False)),
@@ -196,12 +200,14 @@ def _of_saved_model(path: pathlib.Path, image_size: int | None) -> Classifier:
             f"{path} is not a SavedModel of this package: its assets/{FACTS} "
             f"is missing or lacks {error}."
         ) from error
+    _, width = architecture.parse_name(facts["architecture"])
     root = tf.saved_model.load(str(path))
     return Classifier(
         about=f"{facts['architecture']} of {path}",
         class_names=names,
         head=head,
         crop=image_size or crop,
+        num_features=architecture.num_features(width),
         preprocess_text=_resized(text, crop, image_size),
         logits=root,
         features=root.features,

@@ -74,6 +74,10 @@ program.define_mirror()
 
 
 def main() -> None:
+    if _PREPROCESSING.value and _IMAGE_SIZE.value:
+        raise ValueError(
+            "--preprocessing says the size itself: drop --image_size."
+        )
     path = program.model_path(_MODEL.value)
     task = images.task(evaluating=True)
     train, evaluation = images.load(task)

@@ -143,7 +143,7 @@ def mapped(
     known = [
         index
         for index, label in enumerate(examples.labels)
-        if examples.class_names[label] in class_map
+        if class_map.get(examples.class_names[label])
     ]
     if not known:
         raise ValueError(

@@ -126,17 +126,13 @@ def _csv(classifier):
     for rank in range(1, top_k + 1) if not is_number else ():
         columns += [f"class_{rank}", f"probability_{rank}"]
     columns.append("error")
-    writer = csv.writer(sys.stdout, lineterminator="\n")
     width = len(columns)
-    is_first = True
+    if _FEATURES.value:
+        columns += [f"feature_{i}" for i in range(classifier.num_features)]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
 
     def write(found) -> None:
-        nonlocal is_first, width
-        if is_first:
-            features = [] if found.features is None else found.features
-            more = [f"feature_{i}" for i in range(len(features))]
-            writer.writerow(columns + more)
-            is_first = False
         row = [found.name]
         for name, value in zip(found.classes, found.probabilities, strict=True):
             row += [_digits(value)] if is_number else [name, _digits(value)]
@@ -144,7 +140,7 @@ def _csv(classifier):
         row.append(found.error)
         if found.features is not None:
             row += [_digits(value) for value in found.features]
-        writer.writerow(row)
+        writer.writerow(row + [""] * (len(columns) - len(row)))
 
     return write
 

@@ -133,6 +133,10 @@ def _receive(cluster: cluster_lib.Cluster, run: str, waiting: _Waiting) -> None:
                 stack.enter_context(connection)
                 connection.settimeout(POLL_SECONDS)
                 index, theirs = _read(connection).split(" ", 1)
+                if not 0 < int(index) < len(cluster.workers):
+                    # Of another cluster, or no worker at all.
+                    connection.close()
+                    continue
                 come[int(index)] = connection
                 if theirs != run:
                     others.append(int(index))

@@ -106,7 +106,9 @@ def _check_same_image(rows: Sequence[Row]) -> None:
     """Raises ValueError where two rows contradict each other."""
     seen: dict[str, Row] = {}
     for row in rows:
-        other = seen.setdefault(row.name, row)
+        # "0.png" and "./0.png" are one file.
+        same = row.content if isinstance(row.content, str) else row.name
+        other = seen.setdefault(same, row)
         if (other.labels, other.split) != (row.labels, row.split):
             raise ValueError(
                 f"{row.where}: {row.name} stands in {other.where} already, "
@@ -126,15 +128,18 @@ def _inspected(
     Images that are in memory are converted at once.
     """
     if isinstance(rows[0].content, str):
-        names = {row.content: row.name for row in rows}
         found = scan.scan(
-            list(names),
+            list(dict.fromkeys(row.content for row in rows)),
             root=root,
             reading=reading,
             cache=cache,
             progress=progress,
         )
-        good = {names[file]: info for file, info in found.good.items()}
+        good = {
+            row.name: found.good[row.content]
+            for row in rows
+            if row.content in found.good
+        }
     else:
 
         def inspect(row):

@@ -306,6 +306,13 @@ def _resolve(
     apply_exif: bool = True,
 ) -> recipe_lib.Recipe:
     """Returns the rule's recipe with what the flags decide otherwise."""
+    is_upstream = given.RECIPE.value == "upstream"
+    unused = numbers.HYPERRULE if is_upstream else given.UPSTREAM
+    if flags.FLAGS[unused.name].present:
+        raise ValueError(
+            f"--{unused.name} is not for --recipe={given.RECIPE.value}: drop "
+            "one of the two."
+        )
     if given.RECIPE.value != "upstream":
         return numbers.resolve(
             numbers.hyperrule_of(train, model_name),

@@ -151,21 +151,20 @@ class Trials:
         # Weights from a file are the same for all seeds.
         seed = 0 if self._start.init_from else seed
         if self._begun is None or self._begun[0] != seed:
-            if self._start.init_from:
-                starting.begin(
-                    self._model,
-                    self._start.init_from,
-                    self._recipe,
-                    log=lambda text: None,
-                )
-                fresh = self._model
-            else:
+            fresh = self._model
+            if not self._start.init_from:
                 fresh = resnet_v2.build(
                     self._start.model_name,
                     self._model.num_classes,
                     seed=seed,
                     initializer=self._recipe.initializer,
                 )
+            starting.begin(
+                fresh,
+                self._start.init_from,
+                self._recipe,
+                log=lambda text: None,
+            )
             self._begun = (
                 seed,
                 [keras.ops.convert_to_numpy(v) for v in fresh.variables],

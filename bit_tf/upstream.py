@@ -113,11 +113,11 @@ def recipe(
     # A set smaller than the paper's ends before the paper's warm-up does; the
     # warm-up then keeps the share it has for ILSVRC-2012, 5,000 of 28,151.
     warmup, warmup_source = WARMUP_STEPS, _PAPER
-    if total <= 2 * WARMUP_STEPS:
+    if total < 28_151:
         warmup = total * WARMUP_STEPS // 28_151
         warmup_source = (
             f"the share of ILSVRC-2012, 5,000 of 28,151 ({_PAPER}), as "
-            f"{total:,} steps leave no room for 5,000"
+            f"{total:,} steps are fewer"
         )
     return recipe_lib.Recipe(
         name=f"upstream/{name}",

@@ -69,6 +69,13 @@ def main() -> None:
     for flag in (_MODEL, _OUTPUT):
         if not flag.value:
             raise ValueError(f"--{flag.name} is missing: see --help.")
+    if _SEARCH_TRIALS.value:
+        for name in search.draw(0):
+            if flags.FLAGS[name].present:
+                raise ValueError(
+                    f"--{name} is what --search_trials searches: drop one of "
+                    "the two."
+                )
     entries = _chosen()
     start = program.starting_point(_MODEL.value)
     with program.quiet_import():

@@ -197,7 +197,10 @@ def test_upstream_epochs_become_steps():
 def test_a_small_upstream_set_keeps_the_share_of_the_warmup():
     recipe = upstream.recipe(num_examples=30_000, batch_size=128)
     assert recipe.total_steps == 21_094
-    assert recipe.warmup_steps == 5_000
+    assert recipe.warmup_steps == 3_746  # 21,094 * 5,000 / 28,151
+    # Or it would reach over the first drop of the rate.
+    middle = upstream.recipe(num_examples=500_000)
+    assert middle.warmup_steps < middle.decay_steps[0]
     small = upstream.recipe(num_examples=3_000, batch_size=128)
     assert small.total_steps == 2_109
     assert small.warmup_steps == 374  # 2,109 * 5,000 / 28,151

@@ -157,6 +157,10 @@ def another_label(lines):
     lines.append([lines[0][0], "other"])
 
 
+def another_spelling(lines):
+    lines.append([f"./{lines[0][0]}", "other"])
+
+
 def no_label(lines):
     lines[3][1] = " "
 
@@ -186,6 +190,7 @@ def control(lines):
     ("spoil", "said"),
     [
         (another_label, "line 13: pictures/0.png stands in l.csv, line 1 alre"),
+        (another_spelling, "line 13: ./pictures/0.png stands in l.csv, li"),
         (no_label, "line 4: pictures/3.png has no label"),
         (no_path, "line 4 has no path"),
         (cells, "line 4: 3 cells where the first line has 2"),
@@ -421,6 +426,60 @@ def test_tars_that_cannot_be_used(tmp_path, members, said):
     write_tar(tmp_path / "s.tar", members)
     with pytest.raises(ValueError, match=said):
         load(f"tar:{tmp_path / 's.tar'}")
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_files_of_equal_names_in_folders_of_splits(tmp_path, kind):
+    for split, count in (("train", 4), ("test", 2)):
+        (tmp_path / split).mkdir()
+        if kind == "parquet":
+            write_parquet(
+                tmp_path / split / "0.parquet", ["a", "b"] * (count // 2)
+            )
+        else:
+            members = [
+                (f"{i}.{ending}", content)
+                for i in range(count)
+                for ending, content in (
+                    ("png", encoded(20 * i)),
+                    ("cls", b"ab"[i % 2 : i % 2 + 1]),
+                )
+            ]
+            write_tar(tmp_path / split / "0.tar", members)
+    train, evaluation, _ = load(f"{kind}:{tmp_path}")
+    assert (len(train), len(evaluation)) == (4, 2)
+
+
+def test_classes_of_one_name_are_refused(tmp_path):
+    np.savez(
+        tmp_path / "set.npz",
+        x=np.zeros((6, 4, 4), np.uint8),
+        y=np.arange(6) % 3,
+        class_names=np.array(["tench", "crane", "crane"]),
+    )
+    with pytest.raises(ValueError, match="two classes called 'crane'"):
+        load(f"npz:{tmp_path / 'set.npz'}")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="holds one array"):
+        load(f"npz:{tmp_path / 'one.npy'}")
+
+
+def test_a_damaged_tar_is_one_line(tmp_path):
+    (tmp_path / "s.tar").write_bytes(b"no tar at all")
+    with pytest.raises(ValueError, match="cannot be read as tar"):
+        load(f"tar:{tmp_path / 's.tar'}")
+
+
+def test_columns_of_any_json_line_count(tmp_path, images):
+    lines = [
+        {"path": image, "label": f"c{i % 2}", "split": "train"}
+        for i, image in enumerate(images)
+    ]
+    del lines[0]["split"]
+    path = tmp_path / "labels.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match="0.png has no split"):
+        load(f"jsonl:{path}")
 
 
 def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):

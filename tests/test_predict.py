@@ -114,6 +114,7 @@ def test_odd_files_lists_and_features(run, images, tmp_path):
     done = predict(f"--model={run}", tmp_path, "--features", "--top_k=1")
     first, second = table(done.stdout)
     assert first["file"].endswith("a,\"b'.png") and first["feature_1023"]
+    assert second["feature_1023"] == ""
     assert second["error"] and not second["class_1"]
     done = programs.run(
         "predict", f"--model={run}", tmp_path, "--on_bad_image=fail"
