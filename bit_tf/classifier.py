@@ -86,6 +86,19 @@ def _short(error: Exception) -> str:
     return " ".join(text.splitlines()[0].split())[:80] or type(error).__name__
 
 
+def with_exif(classifier: Classifier, *, apply_exif: bool) -> Classifier:
+    """Returns the model for images that are turned as cameras noted, or not.
+
+    What it was trained with does not matter: it is a matter of the images.
+    """
+    first, bar, rest = classifier.preprocess_text.partition("|")
+    if first in ("decode", "decode(0)", "decode(1)"):
+        first = "decode" if apply_exif else "decode(0)"
+    return dataclasses.replace(
+        classifier, preprocess_text=f"{first}{bar}{rest}"
+    )
+
+
 def with_preprocessing(classifier: Classifier, text: str) -> Classifier:
     """Returns the model with other preprocessing.
 

@@ -39,13 +39,8 @@ APPLY_EXIF = flags.DEFINE_bool(
     "Turn photos as their cameras noted. Default: yes, but for TensorFlow "
     "Datasets, whose published numbers are without.",
 )
-MAX_IMAGE_PIXELS = flags.DEFINE_integer(
-    "max_image_pixels",
-    image_file.MAX_PIXELS,
-    "Images with more are refused, before they are decoded.",
-    lower_bound=1,
-    upper_bound=image_file.MOST_PIXELS,
-)
+MAX_IMAGE_PIXELS = program.define_max_image_pixels()
+flags.declare_key_flag("max_image_pixels")
 ON_BAD_IMAGE = flags.DEFINE_enum(
     "on_bad_image",
     "fail",

@@ -29,13 +29,8 @@ _MODEL = flags.DEFINE_string(
 _INSIDE = flags.DEFINE_bool(
     "inside", True, "With two sets: look for pairs inside each of them too."
 )
-_MAX_IMAGE_PIXELS = flags.DEFINE_integer(
-    "max_image_pixels",
-    image_file.MAX_PIXELS,
-    "Images with more are refused, before they are decoded.",
-    lower_bound=1,
-    upper_bound=image_file.MOST_PIXELS,
-)
+_MAX_IMAGE_PIXELS = program.define_max_image_pixels()
+flags.declare_key_flag("max_image_pixels")
 program.define_mirror()
 
 

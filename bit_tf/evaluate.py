@@ -10,17 +10,12 @@ import shlex
 from absl import flags
 
 from bit_tf import data_flags as images
+from bit_tf import model_flags as asked
 from bit_tf import program
 from bit_tf import progress as progress_lib
 from bit_tf import tasks
 from bit_tf import workdir as workdir_lib
 
-_MODEL = flags.DEFINE_string(
-    "model",
-    None,
-    "Workdir of a run, SavedModel directory, weights file, or published name "
-    "such as BiT-M-R50x1-ILSVRC2012.",
-)
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
@@ -60,25 +55,14 @@ _ONLY_PRESENT_CLASSES = flags.DEFINE_bool(
     "Let the model choose among the classes that occur in the set alone, as "
     "ImageNet-A and -R are evaluated.",
 )
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size",
-    None,
-    "Side that images are resized to, pixels. Default: the model's.",
-    lower_bound=1,
-    upper_bound=2**15,
-)
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 32, "Images at once.", lower_bound=1, upper_bound=2**15
-)
-program.define_mirror()
 
 
 def main() -> None:
-    if _PREPROCESSING.value and _IMAGE_SIZE.value:
+    if _PREPROCESSING.value and asked.IMAGE_SIZE.value:
         raise ValueError(
             "--preprocessing says the size itself: drop --image_size."
         )
-    path = program.model_path(_MODEL.value)
+    path = program.model_path(asked.MODEL.value)
     task = images.task(evaluating=True)
     train, evaluation = images.load(task)
     with program.quiet_import():
@@ -92,11 +76,14 @@ def main() -> None:
         chosen = train
     elif _PART.value == "all" and not _is_one_part(task):
         chosen = examples_lib.joined(train, evaluation)
-    classifier = classifier_lib.load(path, image_size=_IMAGE_SIZE.value)
+    classifier = classifier_lib.load(path, image_size=asked.IMAGE_SIZE.value)
     if _PREPROCESSING.value:
         classifier = classifier_lib.with_preprocessing(
             classifier, _PREPROCESSING.value
         )
+    classifier = classifier_lib.with_exif(
+        classifier, apply_exif=images.reading(task).apply_exif
+    )
     if _CLASS_MAP.value:
         matched = judging.mapped(
             chosen, classifier, judging.read_class_map(_CLASS_MAP.value)
@@ -113,7 +100,7 @@ def main() -> None:
     final = judging.judge(
         classifier,
         matched,
-        batch_size=min(_BATCH_SIZE.value, len(matched)),
+        batch_size=min(asked.BATCH_SIZE.value, len(matched)),
         only_present=_ONLY_PRESENT_CLASSES.value,
         progress=lambda done: status.update(
             done, f"{done} of {len(matched)} images"
@@ -131,7 +118,7 @@ def main() -> None:
         output / "evaluation.json",
         json.dumps(
             {
-                "model": str(_MODEL.value),
+                "model": str(asked.MODEL.value),
                 "dataset": task.name,
                 "part": _PART.value,
                 **final.details(),
@@ -140,7 +127,9 @@ def main() -> None:
         )
         + "\n",
     )
-    given = program.given_flags(_MODEL, images.DATASET, images.DATA_DIR)
+    given = program.given_flags(
+        asked.MODEL, images.DATASET, images.DATA_DIR, _PART
+    )
     report.write(
         output / "report.html",
         model=classifier.about,
@@ -167,5 +156,6 @@ def _output(path: pathlib.Path) -> pathlib.Path | None:
 
 if __name__ == "__main__":
     flags.adopt_module_key_flags(images)
+    flags.adopt_module_key_flags(asked)
     flags.mark_flags_as_required(["model", "dataset"])
     program.run(main)

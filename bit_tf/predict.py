@@ -11,15 +11,10 @@ import time
 from absl import flags
 
 from bit_tf import image_file
+from bit_tf import model_flags as asked
 from bit_tf import program
 from bit_tf import progress as progress_lib
 
-_MODEL = flags.DEFINE_string(
-    "model",
-    None,
-    "Workdir of a run, SavedModel directory, weights file, or published name "
-    "such as BiT-M-R50x1-ILSVRC2012.",
-)
 _FORMAT = flags.DEFINE_enum(
     "format", "csv", ["csv", "jsonl"], "What is written to standard output."
 )
@@ -29,22 +24,10 @@ _TOP_K = flags.DEFINE_integer(
 _FEATURES = flags.DEFINE_bool(
     "features", False, "Tell the features before the head too."
 )
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size",
-    None,
-    "Side that images are resized to, pixels. Default: the model's.",
-    lower_bound=1,
-    upper_bound=2**15,
-)
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 32, "Images at once.", lower_bound=1, upper_bound=2**15
-)
-_MAX_IMAGE_PIXELS = flags.DEFINE_integer(
-    "max_image_pixels",
-    image_file.MAX_PIXELS,
-    "Images with more are refused, before they are decoded.",
-    lower_bound=1,
-    upper_bound=image_file.MOST_PIXELS,
+_MAX_IMAGE_PIXELS = program.define_max_image_pixels()
+flags.declare_key_flag("max_image_pixels")
+_APPLY_EXIF = flags.DEFINE_bool(
+    "apply_exif", True, "Turn photos as their cameras noted."
 )
 _ON_BAD_IMAGE = flags.DEFINE_enum(
     "on_bad_image",
@@ -53,7 +36,6 @@ _ON_BAD_IMAGE = flags.DEFINE_enum(
     "What to do with images that cannot be used: end, or say why in the last "
     "column.",
 )
-program.define_mirror()
 
 
 def main(*given: str) -> None:
@@ -62,7 +44,7 @@ def main(*given: str) -> None:
             "no images: name files, folders or patterns, or - for a list of "
             "files on standard input."
         )
-    path = program.model_path(_MODEL.value)
+    path = program.model_path(asked.MODEL.value)
     with program.quiet_import():
         from bit_tf import classifier as classifier_lib
         from bit_tf import listed_files
@@ -75,7 +57,10 @@ def main(*given: str) -> None:
     ]
     if not names:
         raise ValueError(f"no images in {', '.join(given[:3])}.")
-    classifier = classifier_lib.load(path, image_size=_IMAGE_SIZE.value)
+    classifier = classifier_lib.with_exif(
+        classifier_lib.load(path, image_size=asked.IMAGE_SIZE.value),
+        apply_exif=_APPLY_EXIF.value,
+    )
     # The output is for another program; what is for people goes beside it.
     status = progress_lib.Progress(len(names), stream=sys.stderr)
     started = time.monotonic()
@@ -93,10 +78,12 @@ def main(*given: str) -> None:
         classifier,
         names,
         top_k=_TOP_K.value,
-        batch_size=min(_BATCH_SIZE.value, len(names)),
+        batch_size=min(asked.BATCH_SIZE.value, len(names)),
         features=_FEATURES.value,
         reading=image_file.Reading(
-            max_pixels=_MAX_IMAGE_PIXELS.value, on_bad=_ON_BAD_IMAGE.value
+            apply_exif=_APPLY_EXIF.value,
+            max_pixels=_MAX_IMAGE_PIXELS.value,
+            on_bad=_ON_BAD_IMAGE.value,
         ),
         progress=show,
     ):
@@ -167,5 +154,6 @@ def _jsonl(classifier):
 
 
 if __name__ == "__main__":
+    flags.adopt_module_key_flags(asked)
     flags.mark_flag_as_required("model")
     program.run(main, arguments=None)

@@ -18,6 +18,7 @@ from absl import logging
 
 from bit_tf import architecture
 from bit_tf import cluster as cluster_lib
+from bit_tf import image_file
 from bit_tf import interruption
 from bit_tf import pretrained
 from bit_tf import weights_file as weights_file_lib
@@ -105,6 +106,17 @@ def define_data_dir() -> flags.FlagHolder:
     """Defines --data_dir, for programs that read TensorFlow Datasets."""
     return flags.DEFINE_string(
         "data_dir", None, "Where TensorFlow Datasets keeps its sets."
+    )
+
+
+def define_max_image_pixels() -> flags.FlagHolder:
+    """Defines --max_image_pixels, for programs that read image files."""
+    return flags.DEFINE_integer(
+        "max_image_pixels",
+        image_file.MAX_PIXELS,
+        "Images with more are refused, before they are decoded.",
+        lower_bound=1,
+        upper_bound=image_file.MOST_PIXELS,
     )
 
 

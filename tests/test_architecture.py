@@ -21,8 +21,8 @@ FLOORS = {
     "sources update imagenet21k",
     3: "evaluation loop report training conversion classifier prediction "
     "judging trials curves pairs_page",
-    4: "program data_flags recipe_flags train_flags train evaluate predict "
-    "fewshot vtab dedup export convert prepare applications",
+    4: "program data_flags model_flags recipe_flags train_flags train "
+    "evaluate predict fewshot vtab dedup export convert prepare applications",
 }
 FLOOR_OF = {
     name: floor for floor, names in FLOORS.items() for name in names.split()

@@ -9,6 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bit_tf import classifier as classifier_lib
 from bit_tf import examples
@@ -277,6 +278,25 @@ def test_preprocessing_can_be_another(small, images):
     assert found.shape == (24, 24, 3) and float(found[0, 0, 0]) < 0
     with pytest.raises(ValueError, match="end it with"):
         classifier_lib.with_preprocessing(small, "decode")
+
+
+def test_photos_are_turned_whatever_the_model_was_trained_with(small, tmp_path):
+    path = tmp_path / "turned.jpg"
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[:20] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(pixels).save(path, exif=exif)
+    stored = dataclasses.replace(
+        small, preprocess_text="decode(0)|resize(32)|value_range(-1,1)"
+    )
+    for apply_exif, top in ((True, -1), (False, 1)):
+        for model in (small, stored):
+            model = classifier_lib.with_exif(model, apply_exif=apply_exif)
+            image = model.read(
+                str(path), image_file.Reading(apply_exif=apply_exif)
+            )
+            assert float(image[3, 3, 0]) == pytest.approx(top, abs=0.1)
 
 
 def test_classes_that_do_not_occur_are_no_answers(small, images):
