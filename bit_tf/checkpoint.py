@@ -4,11 +4,14 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import zlib
 from collections.abc import Callable
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from bit_tf import distribution
 from bit_tf import npz_file
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import weights
@@ -133,6 +136,33 @@ def restore(
         optimizer.iterations.assign(state.step)
         return state
     return None
+
+
+def check_agreement(
+    strategy: tf.distribute.Strategy, state: State, model: keras.Model
+) -> None:
+    """Makes sure that all workers go on from the same state.
+
+    Raises:
+        ValueError: they do not, as when they do not see the same files; all
+            workers raise it.
+    """
+    if distribution.num_hosts(strategy) == 1:
+        return
+    digest = 0
+    for variable in model.variables:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        digest = zlib.crc32(value, digest)
+    numbers = [
+        *(state.step, state.skipped, state.rollbacks),
+        *(digest >> 16, digest & 0xFFFF),
+    ]
+    if not distribution.agree(strategy, numbers):
+        raise ValueError(
+            "the workers do not go on from the same state (this one from step "
+            f"{state.step}): give all the same --workdir, on a disk that all "
+            "see, and start them again."
+        )
 
 
 def _slots(

@@ -163,6 +163,24 @@ def barrier(strategy: tf.distribute.Strategy) -> None:
         count().numpy()
 
 
+def agree(strategy: tf.distribute.Strategy, numbers: Sequence[int]) -> bool:
+    """Returns whether all workers have given the same; all return alike.
+
+    Args:
+        strategy: whose workers call this together.
+        numbers: whole, below 2**24 or so: their squares are summed exactly.
+    """
+
+    @tf.function
+    def sums(values):
+        both = tf.stack([values, values**2])
+        return strategy.reduce("SUM", strategy.run(lambda: both), None)
+
+    total, squares = sums(tf.constant(numbers, tf.float64)).numpy()
+    # Equal only if nobody is off the mean.
+    return bool((strategy.num_replicas_in_sync * squares == total**2).all())
+
+
 def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> None:
     """Raises ValueError unless the replicas divide the global batch."""
     replicas = strategy.num_replicas_in_sync

@@ -237,7 +237,7 @@ class Loop:
         )
         if found is None:
             raise NotFiniteError("there is no state to roll back to.")
-        distribution.barrier(self._strategy)
+        checkpoint.check_agreement(self._strategy, found, self._model)
         self._state = dataclasses.replace(
             found,
             skipped=failed.skipped + end - found.step,

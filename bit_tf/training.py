@@ -112,6 +112,7 @@ def run(
         state = checkpoint.State()
         starting.begin(model, init_from, recipe, log=log)
         optimizer.start(model.trainable_variables)
+    checkpoint.check_agreement(strategy, state, model)
     evaluate = evaluation_lib.evaluator(
         lambda images: model(images, training=False),
         batches=lambda host, hosts: data.for_evaluation(

@@ -35,7 +35,7 @@ FLAGS = (
 class Workers:
     """Two processes that train in one workdir."""
 
-    def __init__(self, workdir, *more, flags=FLAGS):
+    def __init__(self, workdir, *more, flags=FLAGS, other_workdir=None):
         hosts = ",".join(f"127.0.0.1:{p}" for p in cluster_ports.free(2))
         self.logs = [
             pathlib.Path(f"{workdir}.worker{index}.log") for index in range(2)
@@ -48,7 +48,7 @@ class Workers:
                         "train",
                         *flags,
                         *more,
-                        f"--workdir={workdir}",
+                        f"--workdir={(index and other_workdir) or workdir}",
                         f"--worker_hosts={hosts}",
                         f"--worker_index={index}",
                         stdout=output,
@@ -166,6 +166,21 @@ def test_a_worker_that_hangs_is_named_within_a_minute(tmp_path, victim):
         assert workers.processes[1 - victim].wait(60) == 1
         last = workers.said(1 - victim).splitlines()[-1]
     assert f"worker {victim} (127.0.0.1:" in last and "is gone" in last
+
+
+@pytest.mark.slow
+def test_workers_that_see_different_states_do_not_go_on(tmp_path):
+    with Workers(tmp_path / "run", "--total_steps=30") as workers:
+        wait_for_rows(tmp_path / "run", 8, workers.processes)
+    with Workers(
+        tmp_path / "run",
+        "--total_steps=30",
+        other_workdir=tmp_path / "empty",
+    ) as workers:
+        assert workers.wait(120) == [1, 1]
+        for index in range(2):
+            last = workers.said(index).splitlines()[-1]
+            assert "do not go on from the same state" in last
 
 
 @pytest.mark.slow
