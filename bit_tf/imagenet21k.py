@@ -134,6 +134,11 @@ def images(archive: pathlib.Path) -> Iterator[tuple[str, str, bytes]]:
 def _is_jpeg(content: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return image.format == "JPEG"
+            if image.format != "JPEG":
+                return False
+            # Read to its end, or a training would meet what is cut off.
+            image.draft("RGB", (1, 1))
+            image.load()
+            return True
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False

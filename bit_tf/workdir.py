@@ -241,9 +241,18 @@ def verify_directory(path: pathlib.Path) -> bool:
 
 
 def remove_leftovers(path: pathlib.Path) -> None:
-    """Removes what a process that was killed left half-written in `path`."""
-    for entry in path.iterdir():
-        if _LEFTOVER.fullmatch(entry.name):
+    """Removes what a process that was killed left half-written in `path`.
+
+    What was moved aside for something new that never took its place comes
+    back.
+    """
+    for entry in sorted(path.iterdir()):
+        found = _LEFTOVER.fullmatch(entry.name)
+        if not found:
+            continue
+        if found[2] == "old" and not (path / found[1]).exists():
+            os.replace(entry, path / found[1])
+        else:
             _remove(entry)
 
 

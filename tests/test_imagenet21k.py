@@ -32,7 +32,7 @@ def add(archive, name, content):
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """Three synsets of four images, one of which is a web page."""
+    """Three synsets of four images; one is a web page, one is cut off."""
     path = tmp_path_factory.mktemp("archive") / "fall11_whole.tar"
     with tarfile.open(path, "w") as outer:
         for number, synset in enumerate(SYNSETS):
@@ -42,6 +42,8 @@ def archive(tmp_path_factory):
                     content = jpeg(40 * number + 10 * index)
                     if (number, index) == (1, 2):
                         content = b"<html>not found</html>"
+                    if (number, index) == (2, 3):
+                        content = content[:-6]
                     add(inner, f"{synset}_{index}.JPEG", content)
             add(outer, f"{synset}.tar", buffer.getvalue())
     return path
@@ -52,16 +54,16 @@ def test_the_archive_becomes_a_set_with_the_classes_of_bit_m(archive, tmp_path):
         "prepare", f"--archive={archive}", f"--data_dir={tmp_path}"
     )
     assert done.returncode == 0, done.stderr
-    assert "1 files were left out" in done.stdout
+    assert "2 files were left out" in done.stdout
     assert "n01440764_2.JPEG first" in done.stdout
-    assert "11 images in" in done.stdout
+    assert "10 images in" in done.stdout
     train, evaluation = sources.load(
         tasks.parse(
             "imagenet21k", train_split="full[3:]", eval_split="full[:3]"
         ),
         data_dir=str(tmp_path),
     )
-    assert (len(train), len(evaluation)) == (8, 3)
+    assert (len(train), len(evaluation)) == (7, 3)
     assert train.is_multi_label
     names = [synset for synset, _ in labels.synsets("imagenet21k")]
     assert list(train.class_names) == names and len(names) == 21_843

@@ -83,13 +83,19 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path):
 def test_leftovers_of_a_killed_process_go(tmp_path):
     (tmp_path / ".step-00000004.123.tmp").mkdir()
     (tmp_path / ".saved_model.123.old").mkdir()
+    (tmp_path / "saved_model").mkdir()
     (tmp_path / ".report.html.123.tmp").write_text("x")
     # Not ours: the directory may be anybody's.
     (tmp_path / ".vim.old").mkdir()
     (tmp_path / ".notes.1.tmp").write_text("x")
     (tmp_path / "step-00000003").mkdir()
     workdir_lib.remove_leftovers(tmp_path)
-    assert entries(tmp_path) == [".notes.1.tmp", ".vim.old", "step-00000003"]
+    assert entries(tmp_path) == [
+        ".notes.1.tmp",
+        ".vim.old",
+        "saved_model",
+        "step-00000003",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{}", '{"name": 3}', "\0"])
@@ -172,3 +178,18 @@ def test_rows_are_read_without_a_torn_one_and_cut_at_a_step(tmp_path):
     assert [r["step"] for r in workdir_lib.read_metrics(tmp_path)] == [1, 2, 3]
     workdir.truncate_metrics(2)
     assert workdir.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_what_was_moved_aside_comes_back_if_nothing_took_its_place(tmp_path):
+    for name in (".step-00000003.7.old", ".step-00000003.7.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "which").write_text(name)
+    (tmp_path / ".step-00000004.7.old").mkdir()
+    (tmp_path / "step-00000004").mkdir()
+    workdir_lib.remove_leftovers(tmp_path)
+    assert {entry.name for entry in tmp_path.iterdir()} == {
+        "step-00000003",
+        "step-00000004",
+    }
+    which = (tmp_path / "step-00000003" / "which").read_text()
+    assert which.endswith(".old")
