@@ -136,6 +136,16 @@ class Loop:
         self._saved, self._saved_at = state.step, time.monotonic()
         self._window = _Window()
         self._iterator = None
+        self._is_alone = distribution.num_hosts(strategy) == 1
+        # The last step that was.
+        self._evaluated = max(
+            (
+                row["step"]
+                for row in workdir_lib.read_metrics(workdir.path)
+                if "examples" in row and row["step"] <= state.step
+            ),
+            default=0,
+        )
 
     def run(self) -> None:
         """Trains to the end.
@@ -154,6 +164,9 @@ class Loop:
         if self._execution.nan_policy == "rollback" and not self._state.step:
             self._save()
         self._restart_data()
+        if self._is_alone and self._is_evaluation_due():
+            # It was asked to end before it had evaluated.
+            self._evaluate_now()
         with interruption_lib.Interruption().watched() as interruption:
             while self._state.step < total:
                 count = self._next_stop() - self._state.step
@@ -168,10 +181,17 @@ class Loop:
                     continue
                 self._advance(report, count)
                 pace.step(count, remaining=total - self._state.step)
+                # Several workers have to hear of it together, see `update`.
+                asked = bool(report.asked) or (
+                    self._is_alone and interruption.number is not None
+                )
+                ends = asked and self._state.step < total
                 self._write_rows()
-                if self._is_save_due() or report.asked:
+                if self._is_evaluation_due() and not (ends and self._is_alone):
+                    self._evaluate_now()
+                if self._is_save_due() or asked:
                     self._save()
-                if report.asked and self._state.step < total:
+                if ends:
                     self._progress.clear()
                     raise interruption_lib.StoppedError(
                         self._state.step, interruption.number
@@ -243,6 +263,8 @@ class Loop:
             skipped=failed.skipped + end - found.step,
             rollbacks=failed.rollbacks + 1,
         )
+        if self._evaluated > found.step:
+            self._evaluated = 0
         self._log(
             f"rolling back to step {found.step}, past "
             f"{end - found.step} batches ({self._state.rollbacks} of "
@@ -290,16 +312,25 @@ class Loop:
         if step % self._log_every == 0 or step == total:
             self._append(row)
             self._window = _Window()
-        every = self._execution.eval_every
-        if step == total or (every and step % every == 0):
-            started = time.monotonic()
-            with optimizer_lib.averaged(
-                self._optimizer, self._model.trainable_variables
-            ):
-                row = {"step": step, **self._evaluate(step)}
-            self._append(row)
-            self._say(_evaluation_line(row, time.monotonic() - started))
-            self._window.started += time.monotonic() - started
+
+    def _is_evaluation_due(self) -> bool:
+        """Returns whether this step is evaluated, and has not been."""
+        step, every = self._state.step, self._execution.eval_every
+        is_due = step == self._recipe.total_steps or (
+            step and every and step % every == 0
+        )
+        return bool(is_due) and self._evaluated != step
+
+    def _evaluate_now(self) -> None:
+        step, started = self._state.step, time.monotonic()
+        with optimizer_lib.averaged(
+            self._optimizer, self._model.trainable_variables
+        ):
+            row = {"step": step, **self._evaluate(step)}
+        self._evaluated = step
+        self._append(row)
+        self._say(_evaluation_line(row, time.monotonic() - started))
+        self._window.started += time.monotonic() - started
 
     def _append(self, row: dict) -> None:
         if self._is_chief:

@@ -249,6 +249,39 @@ def test_asked_to_end_it_saves_the_step_and_continues(whole, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_asked_to_end_it_saves_before_it_evaluates(
+    whole, tmp_path, monkeypatch
+):
+    made, calls = update.compiled, []
+
+    def compiled(*args, **kwargs):
+        real = made(*args, **kwargs)
+
+        def steps(*given, **options):
+            calls.append(1)
+            report = real(*given, **options)
+            if len(calls) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return report
+
+        return steps
+
+    monkeypatch.setattr(loop.update, "compiled", compiled)
+    rules = {"checkpoint_every": 100, "eval_every": 3}
+    with pytest.raises(interruption.StoppedError) as stopped:
+        run(tmp_path / "run", execution=rules)
+    assert stopped.value.step == 3
+    # Step 3 is due, and comes when it continues.
+    rows = workdir_lib.read_metrics(tmp_path / "run")
+    assert not [row for row in rows if "top1" in row]
+    weights, rows, _, first = run(tmp_path / "run", execution=rules)
+    assert first == 3
+    evaluated = [row["step"] for row in rows if "top1" in row]
+    assert evaluated == [3, 6, 9, 10]
+    for a, b in zip(whole[0], weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_float16_halves_its_scale_where_it_overflows(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOSS_SCALE_STEPS", 3)
     reports = iter([1, 1, 0, 0, 0, 0])
