@@ -142,6 +142,9 @@ def load(
         return _of_run(workdir_lib.Workdir(path), image_size)
     if (path / "saved_model.pb").is_file():
         return _of_saved_model(path, image_size)
+    if path.name == "weights.npz" and (path.parent / "recipe.json").is_file():
+        # Of a run, which knows more than its weights say.
+        return _of_run(workdir_lib.Workdir(path.parent), image_size)
     return _of_weights(path, image_size)
 
 

@@ -264,6 +264,12 @@ def for_evaluation(
         each label of an image, or its number, (b,) int64 indices), b =
         batch_size / share.count.
     """
+    if isinstance(examples, records.Stream):
+        raise ValueError(
+            f"{examples.name}, split {examples.split!r} can only be read in "
+            "order, and not evaluated on: prepare it with "
+            "--file_format=array_record, or take a part of it."
+        )
     read = _reader(examples)
     preprocess = preprocessing_lib.parse(preprocessing)
     num_examples = len(examples)

@@ -140,10 +140,18 @@ def override(
             getattr(recipe, field), {name for name in off if off[name]}
         )
         if pixel_scale != 1:
-            # Right after decoding, which may cut.
-            first, _, rest = changes[field].partition("|")
-            changes[field] = f"{first}|multiply({pixel_scale})|{rest}"
+            changes[field] = _scaled(changes[field], pixel_scale)
     return dataclasses.replace(recipe, **changes, sources=sources)
+
+
+def _scaled(template: str, factor: int) -> str:
+    """Returns a template that multiplies the pixels right after decoding."""
+    first, _, rest = template.partition("|")
+    if first.startswith("decode_and_inception_crop"):
+        # Which resizes too: what is stored as 1 would be lost.
+        decode = "decode(0)" if first.endswith(",0)") else "decode"
+        return f"{decode}|multiply({factor})|inception_crop({{crop}})|{rest}"
+    return f"{first}|multiply({factor})|{rest}"
 
 
 def without(template: str, names: Set[str]) -> str:

@@ -275,6 +275,17 @@ def test_the_upstream_crop_can_be_switched_off():
     ).startswith("decode(0)|resize({crop})|random_flip")
 
 
+def test_stored_pixels_are_scaled_before_they_are_resized():
+    recipe = overrides.override(rule(10, 32, 32), pixel_scale=255)
+    assert recipe.train_preprocessing.startswith("decode|multiply(255)|resize")
+    assert recipe.eval_preprocessing.startswith("decode|multiply(255)|resize")
+    large = upstream.recipe(num_examples=1000)
+    recipe = overrides.override(large, pixel_scale=255, apply_exif=False)
+    assert recipe.train_preprocessing.startswith(
+        "decode(0)|multiply(255)|inception_crop(224)|random_flip"
+    )
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [

@@ -159,6 +159,8 @@ def test_an_evaluation_is_that_of_the_run(run, images, tmp_path):
     )
     page = (tmp_path / "report.html").read_text()
     assert "bit_tf.evaluate" in page and "How far to trust" in page
+    by_weights = classifier_lib.load(run / "weights.npz")
+    assert tuple(by_weights.class_names) == ("dark", "light")
     # Of the SavedModel, on all there is.
     done = programs.run(
         "evaluate",

@@ -249,3 +249,9 @@ def test_a_stream_cannot_be_evaluated(load, monkeypatch):
     load("stream")
     with pytest.raises(ValueError, match="array_record"):
         load("stream", eval_split="train")
+
+
+def test_what_is_read_in_order_is_not_evaluated_on(load):
+    train, _ = load("stream")
+    with pytest.raises(ValueError, match="only be read in order"):
+        batches_lib.for_evaluation(train, make_recipe(), batch_size=2)
