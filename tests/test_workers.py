@@ -264,7 +264,8 @@ def test_another_run_is_refused_before_it_begins(tmp_path):
         done = programs.run(
             "train",
             *FLAGS,
-            "--total_steps=7",
+            # Decides when they wait for each other.
+            "--eval_every=7",
             f"--workdir={tmp_path / 'run'}",
             f"--worker_hosts={hosts}",
             "--worker_index=1",
