@@ -27,10 +27,6 @@ CHECKPOINT_EVERY_SECONDS = 300.0
 # CPU the host's share of a step is negligible.
 ACCELERATOR_STEPS_PER_CALL = 10
 MAX_ROLLBACKS = 3
-# Of the loss scale for float16: doubled after so many steps without overflow,
-# halved after each with (Micikevicius et al., arXiv 1710.03740).
-LOSS_SCALE_STEPS = 2_000
-MAX_LOSS_SCALE = 2.0**24
 
 
 class NotFiniteError(ValueError):
@@ -174,6 +170,7 @@ class Loop:
                     self._iterator,
                     count,
                     loss_scale=self._state.loss_scale,
+                    steady_steps=self._state.steady_steps,
                     asked=interruption.number is not None,
                 )
                 if self._is_in_trouble(report, count):
@@ -224,9 +221,7 @@ class Loop:
 
     def _is_in_trouble(self, report: update.Report, count: int) -> bool:
         """Returns whether to roll back; raises where that is not wanted."""
-        if math.isfinite(report.loss) and (
-            not report.held or (self._scales and self._state.loss_scale > 1)
-        ):
+        if math.isfinite(report.loss) and not report.held:
             return False
         what = "gradient" if math.isfinite(report.loss) else "loss"
         end = self._state.step + count
@@ -279,17 +274,11 @@ class Loop:
 
     def _advance(self, report: update.Report, count: int) -> None:
         """Notes what the updates did."""
-        state = self._state
-        scale, steady = state.loss_scale, state.steady_steps + count
-        if self._scales and report.held:
-            scale, steady = max(1.0, scale / 2), 0
-        elif self._scales and steady >= LOSS_SCALE_STEPS:
-            scale, steady = min(MAX_LOSS_SCALE, scale * 2), 0
         self._state = dataclasses.replace(
-            state,
-            step=state.step + count,
-            loss_scale=scale,
-            steady_steps=steady if self._scales else 0,
+            self._state,
+            step=self._state.step + count,
+            loss_scale=report.loss_scale,
+            steady_steps=report.steady_steps,
         )
         self._window.steps += count
         self._window.loss += report.loss

@@ -10,6 +10,11 @@ import tensorflow as tf
 from bit_tf import losses
 from bit_tf import optimizer as optimizer_lib
 
+# Of the loss scale for float16: doubled after so many updates without
+# overflow, halved after each with (Micikevicius et al., arXiv 1710.03740).
+MAX_LOSS_SCALE = 2.0**24
+LOSS_SCALE_STEPS = 2_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -19,14 +24,19 @@ class Report:
         loss: sum over the examples, nats.
         correct: how many examples were right.
         held: updates that were held back, as their loss or gradient was not
-            finite; they changed nothing.
+            finite; they changed nothing. Those that a lower loss scale mends
+            are not counted.
         asked: of how many replicas the host was asked to end, times updates.
+        loss_scale: for the next update.
+        steady_steps: updates since the scale last changed.
     """
 
     loss: float
     correct: int
     held: int
     asked: int
+    loss_scale: float
+    steady_steps: int
 
 
 def compiled(
@@ -66,7 +76,8 @@ def compiled(
 
     Returns:
         A function of (iterator over distributed batches, number of updates,
-        loss scale, whether this host was asked to end).
+        loss scale, steps since it changed, whether this host was asked to
+        end).
     """
     replica_step = of_replica(
         model,
@@ -82,41 +93,78 @@ def compiled(
         seed=seed,
     )
 
-    def step(iterator, loss_scale, asked):
-        images, labels = next(iterator)
-        rows = strategy.run(
-            replica_step, args=(images, labels, loss_scale, asked)
-        )
-        return strategy.reduce("SUM", rows, axis=None)
-
-    @tf.function
-    def several_steps(iterator, count, loss_scale, asked):
-        total = tf.zeros((4,), tf.float64)
-        for _ in tf.range(count):
-            total += step(iterator, loss_scale, asked)
-        return total
-
-    one_step = tf.function(step)
     replicas = strategy.num_replicas_in_sync
 
+    def step(iterator, scale, asked):
+        images, labels = next(iterator)
+        rows = strategy.run(
+            replica_step, args=(images, labels, scale[0], asked)
+        )
+        row = strategy.reduce("SUM", rows, axis=None)
+        if not loss_scaling:
+            return row, scale
+        is_held = row[2] > 0
+        # Held back at the least scale, it is the numbers' own fault.
+        row *= tf.stack([1, 1, tf.cast(scale[0] <= 1, row.dtype), 1])
+        return row, _rescaled(*scale, is_held)
+
+    @tf.function
+    def several_steps(iterator, count, scale, asked):
+        total = tf.zeros((4,), tf.float64)
+        for _ in tf.range(count):
+            row, scale = step(iterator, scale, asked)
+            total += row
+        return total, scale
+
+    one_step = tf.function(step)
+
     def steps(
-        iterator, count: int, *, loss_scale: float = 1.0, asked: bool = False
+        iterator,
+        count: int,
+        *,
+        loss_scale: float = 1.0,
+        steady_steps: int = 0,
+        asked: bool = False,
     ) -> Report:
-        scale = tf.constant(loss_scale, tf.float32)
+        scale = (
+            tf.constant(loss_scale, tf.float32),
+            tf.constant(steady_steps, tf.int32),
+        )
         wish = tf.constant(float(asked), tf.float64)
         if parts == 1:
-            total = several_steps(iterator, tf.constant(count), scale, wish)
+            total, scale = several_steps(
+                iterator, tf.constant(count), scale, wish
+            )
         else:
             # A loop of steps around the loop of parts trips over a bug of
             # TensorFlow's graph optimiser, which leaks temporary variables
             # there. Such steps are long; the host may as well call each.
-            total = sum(one_step(iterator, scale, wish) for _ in range(count))
+            total = tf.zeros((4,), tf.float64)
+            for _ in range(count):
+                row, scale = one_step(iterator, scale, wish)
+                total += row
         loss, correct, held, asked = (float(x) for x in total)
         return Report(
-            loss, round(correct), round(held / replicas), round(asked)
+            loss=loss,
+            correct=round(correct),
+            held=round(held / replicas),
+            asked=round(asked),
+            loss_scale=float(scale[0]),
+            steady_steps=int(scale[1]),
         )
 
     return steps
+
+
+def _rescaled(scale, steady, is_held):
+    """Returns the loss scale after an update, and how long it has held."""
+    steady += 1
+    is_due = steady >= LOSS_SCALE_STEPS
+    raised = tf.where(is_due, tf.minimum(scale * 2, MAX_LOSS_SCALE), scale)
+    return (
+        tf.where(is_held, tf.maximum(scale / 2, 1.0), raised),
+        tf.where(is_held | is_due, 0, steady),
+    )
 
 
 def of_replica(

@@ -1,6 +1,7 @@
-"""Plants changed copies among photos, and counts which ones are found.
+r"""Plants changed copies among photos, and counts which ones are found.
 
-python experiments/duplicates.py PATH [PATH ...] > results/duplicates/photos.jsonl
+python experiments/duplicates.py PATH [PATH ...] \
+    > experiments/results/duplicates/photos.jsonl
 
 Of each folder 2,500 pictures are taken, and 200 of them are changed in each
 way. Prints a JSON line per folder and way.

@@ -1,6 +1,5 @@
 """Training: replicas agree, interruptions leave no trace, NaN stops."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -280,33 +279,6 @@ def test_asked_to_end_it_saves_before_it_evaluates(
     assert evaluated == [3, 6, 9, 10]
     for a, b in zip(whole[0], weights, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def test_float16_halves_its_scale_where_it_overflows(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "LOSS_SCALE_STEPS", 3)
-    reports = iter([1, 1, 0, 0, 0, 0])
-
-    made = update.compiled
-
-    def compiled(*args, **kwargs):
-        assert kwargs["loss_scaling"]
-        real = made(*args, **kwargs)
-
-        def steps(*given, **options):
-            report = real(*given, **options)
-            return dataclasses.replace(report, held=next(reports, 0))
-
-        return steps
-
-    monkeypatch.setattr(loop.update, "compiled", compiled)
-    _, rows, _, _ = run(
-        tmp_path / "run",
-        total_steps=6,
-        decay_steps=(),
-        execution={"precision": "mixed_float16"},
-    )
-    scales = [row["loss_scale"] for row in rows if "loss_scale" in row]
-    assert scales == [2**14, 2**13, 2**13, 2**13, 2**14, 2**14]
 
 
 def test_a_long_run_is_told_how_to_be_short():

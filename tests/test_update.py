@@ -306,3 +306,43 @@ def test_a_worker_that_was_asked_to_end_is_heard():
     iterator = steps.batches(strategy, rules)
     assert run(iterator, 2).asked == 0
     assert run(iterator, 1, asked=True).asked > 0
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_loss_scale_follows_each_update_of_a_call(monkeypatch, parts):
+    monkeypatch.setattr(update, "LOSS_SCALE_STEPS", 3)
+    monkeypatch.setattr(update, "MAX_LOSS_SCALE", 16.0)
+    rules, strategy = steps.first_step(), devices(2)
+    model, optimizer = steps.build(strategy, rules, dtype="mixed_float16")
+    run = update.compiled(
+        model,
+        optimizer,
+        batch_size=8,
+        strategy=strategy,
+        parts=parts,
+        loss_scaling=True,
+    )
+    good = next(iter(steps.batches(devices(1), rules)))
+    bad = (tf.fill(good[0].shape, np.float32("nan")), good[1])
+
+    def data(*, are_good):
+        pairs = [good if is_good else bad for is_good in are_good]
+        images, labels = (tf.stack(x) for x in zip(*pairs, strict=True))
+        data = tf.data.Dataset.from_tensor_slices((images, labels))
+        return iter(distribution.distribute(strategy, lambda *_: data))
+
+    def after(*are_good, scale, steady=0):
+        report = run(
+            data(are_good=are_good),
+            len(are_good),
+            loss_scale=scale,
+            steady_steps=steady,
+        )
+        return report.loss_scale, report.steady_steps, report.held
+
+    assert after(1, 1, scale=8.0) == (8.0, 2, 0)
+    assert after(1, scale=8.0, steady=2) == (16.0, 0, 0)
+    assert after(1, 1, 1, 1, scale=16.0) == (16.0, 1, 0)
+    assert after(0, 1, 0, 1, scale=8.0, steady=2) == (2.0, 1, 0)
+    # Of three that fail the third had no scale left to lower.
+    assert after(0, 0, 0, 1, scale=4.0) == (1.0, 1, 1)
