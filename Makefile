@@ -24,7 +24,7 @@ quickstart: install
 # Two processes, a file each: most of the time TensorFlow traces, on one core.
 test: install
 	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m "not slow" \
-	    --numprocesses=2 --dist=loadfile
+	    --numprocesses=2 --dist=loadfile --durations=20
 
 # The same properties at greater length. The largest network alone fills the
 # memory, so its tests come first and one after the other.
@@ -32,7 +32,7 @@ LARGE := tests/test_memory.py tests/test_tpu.py
 slow: install
 	$(BIN)/python -m pytest $(LARGE) -m slow
 	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy \
-	    $(LARGE:%=--ignore=%) -m slow --numprocesses=2 --dist=loadfile
+	    $(LARGE:%=--ignore=%) -m slow --numprocesses=2 --dist=loadfile --durations=20
 
 lint: install
 	$(BIN)/ruff check .

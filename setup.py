@@ -37,8 +37,13 @@ setup(
             "ruff==0.17.6",
             "scikit-learn>=1.5",
             "pyarrow>=16",
+            "nbclient>=0.10",
+            "ipykernel>=6",
+            "tf2onnx>=1.17",
+            "onnxruntime>=1.20",
         ],
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],
         "parquet": ["pyarrow>=16"],
         "tensorboard": ["tensorboard>=2.20"],
         # The newest there is; see docs/upstream.md for how to install it.
@@ -53,6 +58,8 @@ setup(
             "keras-hub>=0.20",
             "tensorflow-hub==0.16.1",
             "setuptools<82",
+            "tensorflow-serving-api>=2.20,<2.22",
+            "ai-edge-litert>=2.1",
         ],
     },
     classifiers=[

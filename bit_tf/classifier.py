@@ -19,8 +19,6 @@ from bit_tf import weights_file
 from bit_tf import workdir as workdir_lib
 from bit_tf import zoo
 
-# Pixels, where nothing says more: BiT was pre-trained so.
-DEFAULT_CROP = 224
 FACTS = "bit_tf.json"
 
 
@@ -176,7 +174,7 @@ def _of_weights(path: pathlib.Path, image_size: int | None) -> Classifier:
             "with. Fine-tune it first."
         )
     entry = zoo.by_file(path, architecture=name, num_classes=num_classes)
-    crop = image_size or (entry.resolution if entry else DEFAULT_CROP)
+    crop = image_size or (entry.resolution if entry else zoo.DEFAULT_RESOLUTION)
     return _of_network(
         path,
         name,
@@ -216,6 +214,10 @@ def _of_saved_model(path: pathlib.Path, image_size: int | None) -> Classifier:
             f"{path} is not a SavedModel of this package: its assets/{FACTS} "
             f"is missing or lacks {error}."
         ) from error
+    if head is None:
+        raise ValueError(
+            f"{path} is a feature vector: there is nothing to classify with."
+        )
     _, width = architecture.parse_name(facts["architecture"])
     root = tf.saved_model.load(str(path))
     return Classifier(

@@ -13,7 +13,6 @@ from bit_tf import architecture
 from bit_tf import labels
 from bit_tf import layout
 from bit_tf import resnet_v2
-from bit_tf import saved_model
 from bit_tf import weights
 from bit_tf import weights_file
 from bit_tf import zoo
@@ -89,7 +88,7 @@ def convert(
             candidate,
             model,
             class_names=names,
-            image_size=entry.resolution if entry else saved_model.DEFAULT_CROP,
+            image_size=entry.resolution if entry else zoo.DEFAULT_RESOLUTION,
         )
         for variable in model.variables:
             variable.assign(np.full(variable.shape, np.nan, np.float32))

@@ -61,8 +61,9 @@ EVAL_SPLIT = flags.DEFINE_string(
 )
 SPLIT_SEED = flags.DEFINE_integer(
     "split_seed",
-    0,
-    "Which fifth of a folder without test images is held out.",
+    None,
+    "Which fifth of a set without images to evaluate on is held out. Default: "
+    "0; for a run that is evaluated, its own.",
 )
 DATA_DIR = program.define_data_dir()
 flags.declare_key_flag("data_dir")
@@ -106,8 +107,21 @@ def reading(of: tasks.Task) -> image_file.Reading:
     )
 
 
-def load(of: tasks.Task) -> tuple[examples_lib.Images, examples_lib.Images]:
+def split_seed(of_run: int | None = None) -> int:
+    """Returns what was given, or else a run's own."""
+    if SPLIT_SEED.value is not None:
+        return SPLIT_SEED.value
+    return of_run or 0
+
+
+def load(
+    of: tasks.Task, *, split_seed_of_run: int | None = None
+) -> tuple[examples_lib.Images, examples_lib.Images]:
     """Returns what to train on and what to evaluate on.
+
+    Args:
+        of: the task.
+        split_seed_of_run: see `split_seed`.
 
     Raises:
         ValueError: see `sources.load`.
@@ -124,7 +138,7 @@ def load(of: tasks.Task) -> tuple[examples_lib.Images, examples_lib.Images]:
     parts = sources.load(
         of,
         data_dir=DATA_DIR.value,
-        split_seed=SPLIT_SEED.value,
+        split_seed=split_seed(split_seed_of_run),
         reading=reading(of),
         cache=pretrained.cache_directory(os.environ) / "scans",
         log=program.say,

@@ -49,6 +49,55 @@ def decode(image: tf.Tensor, *, apply_exif: bool = True) -> tf.Tensor:
     return tf.ensure_shape(pixels, (None, None, 3))
 
 
+def declared_pixels(image: tf.Tensor) -> tf.Tensor:
+    """Returns how many pixels a JPEG, PNG, GIF or BMP says it has, int64.
+
+    Reads the header alone, so that what is too large need not be decoded.
+
+    Args:
+        image: scalar string; of another format it is 0.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the header is cut off or damaged.
+    """
+
+    def product(at: int, size: int, *, big_endian: bool):
+        """Returns width times height, `size` bytes each from `at` on."""
+        found = tf.io.decode_raw(
+            tf.strings.substr(image, at, 2 * size), tf.uint8
+        )
+        found = tf.reshape(tf.cast(found, tf.int64), (2, size))
+        powers = range(size)[::-1] if big_endian else range(size)
+        weights = tf.constant([256**power for power in powers], tf.int64)
+        return tf.reduce_prod(tf.reduce_sum(found * weights, axis=1))
+
+    def jpeg():
+        shape = tf.io.extract_jpeg_shape(image)
+        return tf.reduce_prod(tf.cast(shape[:2], tf.int64))
+
+    def png():
+        return product(16, 4, big_endian=True)
+
+    def gif():
+        return product(6, 2, big_endian=False)
+
+    def bmp():
+        # The height is negative where rows come from the top.
+        pixels = tf.io.decode_raw(tf.strings.substr(image, 18, 8), tf.int32)
+        return tf.abs(tf.reduce_prod(tf.cast(pixels, tf.int64)))
+
+    first = tf.strings.substr(image, 0, 3)
+    return tf.case(
+        [
+            (tf.io.is_jpeg(image), jpeg),
+            (tf.equal(first, b"\x89PN"), png),
+            (tf.equal(first, b"GIF"), gif),
+            (tf.equal(tf.strings.substr(image, 0, 2), b"BM"), bmp),
+        ],
+        default=lambda: tf.constant(0, tf.int64),
+    )
+
+
 def decode_window(
     image: tf.Tensor, begin: tf.Tensor, extent: tf.Tensor
 ) -> tf.Tensor:

@@ -4,11 +4,13 @@ python -m bit_tf.dedup TRAIN [TEST] --output=DIR
 """
 
 import csv
+import dataclasses
 import functools
 import io
 import pathlib
 import sys
 
+import numpy as np
 from absl import flags
 
 from bit_tf import image_file
@@ -22,9 +24,18 @@ _OUTPUT = flags.DEFINE_string(
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "With two sets: what evaluates TEST, whose folders are the classes, with "
-    "and without the images that stand in TRAIN too. Workdir of a run, "
-    "SavedModel directory, weights file, or published name.",
+    "What compares the two pictures of each pair by their features too. With "
+    "two sets, and folders that are its classes, it is evaluated on TEST with "
+    "and without the images that stand in TRAIN. Workdir of a run, SavedModel "
+    "directory, weights file, or published name.",
+)
+_MIN_FEATURE_SIMILARITY = flags.DEFINE_float(
+    "min_feature_similarity",
+    None,
+    "With --model: drop the pairs whose features have a smaller cosine, -1 to "
+    "1. Default: keep all.",
+    lower_bound=-1.0,
+    upper_bound=1.0,
 )
 _INSIDE = flags.DEFINE_bool(
     "inside", True, "With two sets: look for pairs inside each of them too."
@@ -39,8 +50,10 @@ def main(*given: str) -> None:
         raise ValueError(
             "no images: name one or two folders, such as train/ test/."
         )
-    if _MODEL.value and len(given) < 2:
-        raise ValueError("--model needs two sets, TRAIN and TEST.")
+    if _MIN_FEATURE_SIMILARITY.value is not None and not _MODEL.value:
+        raise ValueError(
+            "--min_feature_similarity needs features: give --model too."
+        )
     model = program.model_path(_MODEL.value) if _MODEL.value else None
     with program.quiet_import():
         from bit_tf import duplicates
@@ -75,7 +88,6 @@ def main(*given: str) -> None:
             asked[f"inside {text}"] = (one, None)
     results = []
     for where, (first, second) in asked.items():
-        pairs = duplicates.find(first, second)
         other = first if second is None else second
         results += [
             pairs_page.Row(
@@ -85,20 +97,28 @@ def main(*given: str) -> None:
                 similarity=pair.similarity,
                 how=pair.how,
             )
-            for pair in pairs
+            for pair in duplicates.find(first, second)
         ]
-        text = f"{len(pairs)} pairs"
+    classifier = None
+    if model is not None:
+        with program.quiet_import():
+            from bit_tf import classifier as classifier_lib
+        classifier = classifier_lib.load(model)
+        results = _with_features(classifier, results, reading)
+    for where, (_, second) in asked.items():
+        own = [row for row in results if row.where == where]
+        text = f"{len(own)} pairs"
         if second is not None:
-            of = len({pair.second for pair in pairs})
-            text += f", {of} of {len(other)} images of {given[1]}"
+            of = len({row.second for row in own})
+            text += f", {of} of {len(second)} images of {given[1]}"
         program.say(f"{where}: {text}")
     facts = [
         (text, f"{len(one)} images")
         for text, one in zip(given, sets, strict=True)
     ]
-    if model is not None:
+    if classifier is not None and len(sets) == 2:
         known = {r.second for r in results if r.where == "between the sets"}
-        facts += _accuracies(model, sets[1], known, reading)
+        facts += _accuracies(classifier, sets[1], known, reading)
     output = pathlib.Path(_OUTPUT.value).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     workdir_lib.write_text(output / "duplicates.csv", _table(results))
@@ -114,32 +134,69 @@ def _show(status: progress_lib.Progress, done: int) -> None:
 def _table(results) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["where", "first", "second", "similarity", "how"])
+    columns = ["where", "first", "second", "similarity", "how"]
+    writer.writerow([*columns, "feature_similarity"])
     for row in results:
+        by_features = row.feature_similarity
         writer.writerow(
             [
                 *(row.where, row.first, row.second),
                 *(f"{row.similarity:.4f}", row.how),
+                "" if by_features is None else f"{by_features:.4f}",
             ]
         )
     return text.getvalue()
 
 
-def _accuracies(model, test, known: set[str], reading):
-    """Returns the accuracy on all of TEST, and without duplicates of TRAIN."""
+def _with_features(classifier, rows, reading):
+    """Returns the pairs that a network finds alike too, and how much so."""
     with program.quiet_import():
-        from bit_tf import classifier as classifier_lib
-        from bit_tf import metrics
         from bit_tf import prediction
 
-    classifier = classifier_lib.load(model)
+    names = sorted({name for row in rows for name in (row.first, row.second)})
+    status = progress_lib.Progress(len(names), stream=sys.stderr)
+    features = {
+        found.name: found.features / np.linalg.norm(found.features)
+        for found in prediction.predict(
+            classifier,
+            names,
+            features=True,
+            reading=reading,
+            progress=functools.partial(_show, status),
+        )
+        if not found.error
+    }
+    status.clear()
+    found = []
+    for row in rows:
+        if row.first in features and row.second in features:
+            cosine = float(features[row.first] @ features[row.second])
+            least = _MIN_FEATURE_SIMILARITY.value
+            if least is not None and cosine < least:
+                continue
+            row = dataclasses.replace(row, feature_similarity=cosine)
+        found.append(row)
+    if len(found) < len(rows):
+        program.say(
+            f"{len(rows) - len(found)} pairs dropped: their features have a "
+            f"cosine below {_MIN_FEATURE_SIMILARITY.value:g}"
+        )
+    return found
+
+
+def _accuracies(classifier, test, known: set[str], reading):
+    """Returns the accuracy on all of TEST, and without duplicates of TRAIN."""
+    from bit_tf import metrics
+    from bit_tf import prediction
+
     labels = {name: pathlib.Path(name).parent.name for name in test.names}
     strange = sorted(set(labels.values()) - set(classifier.class_names))
     if strange:
-        raise ValueError(
-            f"folder {strange[0]!r} of TEST is none of the model's "
-            f"{len(classifier.class_names)} classes."
+        program.say(
+            f"no accuracy: folder {strange[0]!r} of TEST is none of the "
+            f"model's {len(classifier.class_names)} classes"
         )
+        return []
     status = progress_lib.Progress(len(test.names), stream=sys.stderr)
     right = {
         found.name: found.classes[0] == labels[found.name]

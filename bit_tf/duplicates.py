@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import pathlib
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 
 import numpy as np
@@ -158,10 +159,14 @@ def find(first: Signatures, second: Signatures | None = None) -> list[Pair]:
     found = {}
     for i, j in _equal_files(first, second, within):
         found[i, j] = Pair(i, j, 1.0, "equal files")
-    candidates = [
-        pair for pair in _candidates(first, second, within) if pair not in found
-    ]
-    candidates = _alike(first, second, candidates)
+    candidates = np.array(
+        [
+            pair
+            for block in _candidates(first, second, within)
+            for pair in map(tuple, _alike(first, second, block).tolist())
+            if pair not in found
+        ]
+    ).reshape(-1, 2)
     for begin in range(0, len(candidates), _PAIRS_AT_ONCE):
         some = candidates[begin : begin + _PAIRS_AT_ONCE]
         scores, mirrored = _overlay(
@@ -186,40 +191,46 @@ def _equal_files(first, second, within: bool):
                 yield i, j
 
 
-def _candidates(first, second, within: bool) -> list[tuple[int, int]]:
-    """Returns the pairs whose hashes are close, in either direction."""
-    found = set()
+def _candidates(first, second, within: bool) -> Iterator[np.ndarray]:
+    """Yields (P, 2) pairs whose hashes are close, in either direction.
+
+    A block of all pairs after the other: a thousandth of them is chance.
+    """
     for begin in range(0, len(first), _ROWS_AT_ONCE):
         rows = first.hashes[begin : begin + _ROWS_AT_ONCE, 0]
         for other in range(0, len(second), _ROWS_AT_ONCE):
             if within and other + _ROWS_AT_ONCE <= begin:
                 continue
             columns = second.hashes[other : other + _ROWS_AT_ONCE]
+            is_close = np.zeros((len(rows), len(columns)), bool)
             for mirror in (0, 1):
                 bits = np.bitwise_count(rows[:, None] ^ columns[:, mirror])
-                i, j = np.nonzero(bits <= MAX_BITS)
-                found |= set(zip(i + begin, j + other, strict=True))
-    return sorted((int(i), int(j)) for i, j in found if not within or i < j)
+                is_close |= bits <= MAX_BITS
+            pairs = np.argwhere(is_close) + np.array([begin, other])
+            yield pairs[pairs[:, 0] < pairs[:, 1]] if within else pairs
 
 
-def _alike(first, second, candidates):
-    """Returns the candidates whose coarse colours agree; the rest is chance."""
-    if not candidates:
-        return []
-    coarse = [
-        (images.thumbnails.astype(np.float32) / 255)
-        .reshape(len(images), _COARSE, _SIDE // _COARSE, _COARSE, -1, 3)
-        .mean(axis=(2, 4))
-        for images in (first, second)
-    ]
-    pairs = np.array(candidates)
+def _alike(first, second, pairs: np.ndarray) -> np.ndarray:
+    """Returns the pairs whose coarse colours agree; the rest is chance."""
     kept = np.zeros(len(pairs), bool)
     for begin in range(0, len(pairs), _ROWS_AT_ONCE):
         rows = slice(begin, begin + _ROWS_AT_ONCE)
-        a, b = (c[pairs[rows, k]] for k, c in enumerate(coarse))
+        a, b = (
+            _coarse(one.thumbnails[pairs[rows, k]])
+            for k, one in enumerate((first, second))
+        )
         for other in (b, b[:, :, ::-1]):
             kept[rows] |= _agreement(a, other, 2) >= MIN_COARSE_CORRELATION
     return pairs[kept]
+
+
+def _coarse(thumbnails: np.ndarray) -> np.ndarray:
+    side = _SIDE // _COARSE
+    return (
+        (thumbnails.astype(np.float32) / 255)
+        .reshape(len(thumbnails), _COARSE, side, _COARSE, side, 3)
+        .mean(axis=(2, 4))
+    )
 
 
 def _windows() -> list[tuple[np.ndarray, np.ndarray]]:

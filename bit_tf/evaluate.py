@@ -64,7 +64,19 @@ def main() -> None:
         )
     path = program.model_path(asked.MODEL.value)
     task = images.task(evaluating=True)
-    train, evaluation = images.load(task)
+    run = _run_on(path, task)
+    train, evaluation = images.load(
+        task, split_seed_of_run=run["data"]["split_seed"] if run else None
+    )
+    if (
+        run
+        and _PART.value == "evaluation"
+        and run["data"]["eval_fingerprint"] != evaluation.fingerprint()
+    ):
+        program.say(
+            "note: these are not the images that the run was evaluated on; it "
+            "may have been trained on some of them"
+        )
     with program.quiet_import():
         from bit_tf import classifier as classifier_lib
         from bit_tf import examples as examples_lib
@@ -139,6 +151,15 @@ def main() -> None:
     )
     program.say(f"numbers       {output / 'evaluation.json'}")
     program.say(f"report        {output / 'report.html'}")
+
+
+def _run_on(path: pathlib.Path, task: tasks.Task) -> dict | None:
+    """Returns the recipe of the run, if it was made of the same data set."""
+    workdir = workdir_lib.Workdir(path)
+    if not workdir.recipe.is_file():
+        return None
+    run = workdir.read_recipe()
+    return run if run["data"]["dataset"] == task.name else None
 
 
 def _is_one_part(task: tasks.Task) -> bool:

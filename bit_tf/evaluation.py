@@ -81,7 +81,8 @@ def evaluator(
             "in_top_k": tf.cast(in_top_k, tf.int32),
             "losses": losses.per_example(loss_name, targets, logits),
         }
-        if keeps_logits:
+        # What a temperature is fitted to.
+        if keeps_logits and loss_name == "softmax":
             found["logits"] = logits
         return found
 

@@ -172,6 +172,9 @@ def _whole_numbers(texts: list[str]) -> list[int]:
 def _named(text: str) -> tuple[str, str]:
     """Reads "NAME=MODEL", or a model that is called as it is given."""
     name, equals, model = text.partition("=")
+    if pathlib.Path(text).expanduser().exists():
+        # A path may have one in it.
+        return text, text
     return (name, model) if equals else (text, text)
 
 

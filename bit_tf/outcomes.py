@@ -31,7 +31,7 @@ class OneLabel:
         in_top_k: (N,) 1 where the true class is among the five likeliest,
             else 0.
         losses: (N,) cross-entropies, nats.
-        logits: (N, classes), if they were kept.
+        logits: (N, classes), if they were kept and a softmax is taken of them.
     """
 
     class_names: Sequence[str]

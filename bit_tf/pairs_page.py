@@ -22,6 +22,8 @@ class Row:
         second: path of the other.
         similarity: 1 for equal files.
         how: in words.
+        feature_similarity: cosine of what a network makes of them; None where
+            none was asked.
     """
 
     where: str
@@ -29,6 +31,7 @@ class Row:
     second: str
     similarity: float
     how: str
+    feature_similarity: float | None = None
 
 
 def write(

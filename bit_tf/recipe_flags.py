@@ -228,6 +228,12 @@ def resolve(
     )
     recipe = _with_labels(recipe, train)
     _check_loss(train, recipe)
+    for flag in (WEIGHT_DECAY_KIND, WEIGHT_DECAY_ON, WEIGHT_DECAY_TO):
+        if flag.value is not None and not recipe.weight_decay:
+            raise ValueError(
+                f"--{flag.name}={flag.value} does nothing where no weight "
+                "decays, as in this recipe: drop it, or give --weight_decay."
+            )
     return recipe
 
 

@@ -8,6 +8,7 @@ under which the published checkpoints store it, e.g.
 
 import contextlib
 import zlib
+from collections.abc import Iterator
 
 import keras
 from keras import ops
@@ -97,6 +98,8 @@ class StdConv2D(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.strides = strides
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        # Whether the kernel is one that was standardised, see `folded`.
+        self.is_folded = False
 
     def build(self, input_shape):
         self.kernel = self.add_weight(
@@ -113,7 +116,8 @@ class StdConv2D(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        kernel = ops.cast(standardize(self.kernel), self.compute_dtype)
+        kernel = self.kernel if self.is_folded else standardize(self.kernel)
+        kernel = ops.cast(kernel, self.compute_dtype)
         # At stride 1 "same" is this very padding, and the faster kernels.
         if self.strides == 1:
             return ops.conv(inputs, kernel, padding="same")
@@ -689,3 +693,46 @@ def _rematerialized_units() -> keras.RematScope:
 
 def _unit_name(number: int) -> str:
     return f"unit{number:02d}"
+
+
+def folded_values(model: ResNetV2) -> dict:
+    """Returns the variables' values by path, every kernel standardised."""
+    folded = {conv.kernel.path for conv in _convolutions(model)}
+    return {
+        v.path: ops.convert_to_numpy(
+            standardize(v.value) if v.path in folded else v.value
+        )
+        for v in model.variables
+    }
+
+
+@contextlib.contextmanager
+def folded(model: ResNetV2, values: dict) -> Iterator[None]:
+    """Within it the network computes with other values, as they are.
+
+    For networks that are no longer trained: their kernels need not be
+    standardised at every call.
+
+    Args:
+        model: the network; its own variables stay as they are.
+        values: tensors by path, of `folded_values`.
+    """
+    convolutions = _convolutions(model)
+    pairs = [(v, values[v.path]) for v in model.variables]
+    for layer in convolutions:
+        layer.is_folded = True
+    try:
+        with keras.StatelessScope(state_mapping=pairs):
+            yield
+    finally:
+        for layer in convolutions:
+            layer.is_folded = False
+
+
+def _convolutions(model: ResNetV2) -> list[StdConv2D]:
+    # Keras has no public way to all layers within layers.
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, StdConv2D)
+    ]

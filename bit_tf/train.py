@@ -57,6 +57,11 @@ def main() -> None:
     workdir = workdir_lib.Workdir(given.WORKDIR.value)
     model_name, init_from = _start(workdir)
     init_file = _checked(init_from, model_name) if init_from else None
+    if init_file and numbers.INITIALIZER.value is not None:
+        raise ValueError(
+            f"--initializer={numbers.INITIALIZER.value} is for fresh weights, "
+            f"and these start from {init_from}: drop one of the two."
+        )
     recipe = _resolve(train, model_name, task, apply_exif=apply_exif)
     identity = {
         **recipe.to_dict(),
@@ -72,6 +77,7 @@ def main() -> None:
             "eval_examples": len(evaluation),
             "train_fingerprint": train.fingerprint(),
             "eval_fingerprint": evaluation.fingerprint(),
+            "split_seed": images.split_seed(),
             "examples_per_class": given.EXAMPLES_PER_CLASS.value,
             "fewshot_seed": given.FEWSHOT_SEED.value
             if given.EXAMPLES_PER_CLASS.value
@@ -289,6 +295,9 @@ def _load(
                 allow_missing=given.FEWSHOT_ALLOW_MISSING.value,
             )
         )
+    else:
+        _refuse_without("examples_per_class", "fewshot_seed")
+        _refuse_without("examples_per_class", "fewshot_allow_missing")
     height, width = train.typical_size()
     program.say(
         f"data {task.name}: {len(train)} images to train on, "
@@ -296,6 +305,13 @@ def _load(
         f"median size {height}x{width} pixels"
     )
     return train, evaluation
+
+
+def _refuse_without(needed: str, name: str) -> None:
+    if flags.FLAGS[name].present:
+        raise ValueError(
+            f"--{name} does nothing without --{needed}: drop it, or give both."
+        )
 
 
 def _resolve(

@@ -13,6 +13,7 @@ from bit_tf import distribution
 from bit_tf import evaluation as evaluation_lib
 from bit_tf import examples as examples_lib
 from bit_tf import execution as execution_lib
+from bit_tf import exportable
 from bit_tf import imbalance
 from bit_tf import loop
 from bit_tf import optimizer as optimizer_lib
@@ -229,7 +230,7 @@ def _leave(
         json.dumps(final.details(), indent=1) + "\n",
     )
     if export:
-        saved_model.export_run(workdir, workdir.saved_model)
+        saved_model.write(workdir.saved_model, exportable.of_run(workdir))
     report.write(
         workdir.report,
         recipe=recipe,

@@ -209,7 +209,7 @@ def write_directory(
         manifest = {
             str(file.relative_to(temporary)): {
                 "bytes": file.stat().st_size,
-                "sha256": _sha256(file),
+                "sha256": sha256(file),
             }
             for file in sorted(temporary.rglob("*"))
             if file.is_file()
@@ -233,7 +233,7 @@ def verify_directory(path: pathlib.Path) -> bool:
         manifest = json.loads((path / MANIFEST).read_text())
         return all(
             (path / name).stat().st_size == entry["bytes"]
-            and _sha256(path / name) == entry["sha256"]
+            and sha256(path / name) == entry["sha256"]
             for name, entry in manifest.items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -263,7 +263,8 @@ def _remove(entry: pathlib.Path) -> None:
         entry.unlink(missing_ok=True)
 
 
-def _sha256(path: pathlib.Path) -> str:
+def sha256(path: pathlib.Path) -> str:
+    """Returns the checksum of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -17,6 +17,8 @@ from bit_tf import layout
 # The public bucket gs://bit_models.
 BASE_URL = "https://storage.googleapis.com/bit_models"
 ARCHITECTURES = ("R50x1", "R101x1", "R50x3", "R101x3", "R152x2", "R152x4")
+# Pixels, where nothing says more: BiT was pre-trained so.
+DEFAULT_RESOLUTION = 224
 UPSTREAM_CLASSES = {"S": 1000, "M": 21843}
 
 # VTAB-1k task -> classes, and whether its images are below 96 x 96 pixels.

@@ -25,7 +25,7 @@ SPRITES = dataclasses.replace(
 )
 
 
-def draw(index, max_steps):
+def draw(index, max_steps=None):
     return {
         "base_lr": 0.01 * (index + 1),
         "total_steps": max_steps,

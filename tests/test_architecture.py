@@ -12,17 +12,18 @@ FLOORS = {
     0: "architecture layout zoo labels tensors recipe overrides hyperrule "
     "upstream tasks subsets examples holdout listed_files estimate progress "
     "execution interruption cluster rendezvous probes labelling catalogue "
-    "search metrics outcomes imbalance",
+    "search metrics outcomes imbalance model_card",
     1: "resnet_v2 losses preprocessing optimizer distribution workdir events "
     "decoding image_file scan duplicates pages folder rows listing arrays "
     "archives npz_file h5_file h5_weights safetensors_file torch_weights "
-    "weights_file download ledger",
+    "weights_file download ledger serving warmup",
     2: "starting data records weights pretrained checkpoint saved_model "
-    "sources update imagenet21k",
+    "exportable portable sources update imagenet21k",
     3: "evaluation loop report training conversion classifier prediction "
-    "judging trials curves pairs_page",
+    "judging trials curves pairs_page demo_server",
     4: "program data_flags model_flags recipe_flags train_flags train "
-    "evaluate predict fewshot vtab dedup export convert prepare applications",
+    "evaluate predict demo fewshot vtab dedup export convert prepare "
+    "applications",
 }
 FLOOR_OF = {
     name: floor for floor, names in FLOORS.items() for name in names.split()
@@ -31,6 +32,7 @@ VERBS = (
     "train",
     "evaluate",
     "predict",
+    "demo",
     "fewshot",
     "vtab",
     "dedup",

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bit_tf import classifier as classifier_lib
 from bit_tf import duplicates
+from bit_tf import prediction
 from bit_tf import resnet_v2
 from bit_tf import weights
 from tests import programs
@@ -142,8 +144,30 @@ def test_the_program_lists_shows_and_judges(tmp_path):
         *(tmp_path / "train", tmp_path / "test", "--noinside"),
         *(f"--output={tmp_path / 'out'}", f"--model={tmp_path / 'model.npz'}"),
     )
-    assert done.returncode == 1
-    assert "folder 'a<b>' of TEST is none" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "no accuracy: folder 'a<b>' of TEST is none" in done.stdout
+    text = (tmp_path / "out" / "duplicates.csv").read_text()
+    cosines = [
+        float(row["feature_similarity"])
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+    assert len(cosines) == 2
+    classifier = classifier_lib.load(tmp_path / "model.npz")
+    names = [rows[0]["first"], rows[0]["second"]]
+    one, two = (
+        found.features
+        for found in prediction.predict(classifier, names, features=True)
+    )
+    expected = one @ two / np.linalg.norm(one) / np.linalg.norm(two)
+    assert cosines[0] == pytest.approx(expected, abs=1e-4)
+    done = programs.run(
+        "dedup",
+        *(tmp_path / "train", tmp_path / "test", "--noinside"),
+        *(f"--output={tmp_path / 'out'}", f"--model={tmp_path / 'model.npz'}"),
+        f"--min_feature_similarity={(cosines[0] + cosines[1]) / 2}",
+    )
+    assert "1 pairs dropped" in done.stdout
+    assert "between the sets: 1 pairs, 1 of 6 images" in done.stdout
     for folder in (tmp_path / "test").iterdir():
         folder.rename(folder.parent / ("1" if folder.name == "c" else "0"))
     done = programs.run(
@@ -154,5 +178,10 @@ def test_the_program_lists_shows_and_judges(tmp_path):
     # The head is zero: it always says the first class.
     assert "top-1 on all of TEST: 50.00 % of 6" in done.stdout
     assert "top-1 without duplicates: 50.00 % of 4" in done.stdout
+    done = programs.run(
+        *("dedup", tmp_path / "train", "--min_feature_similarity=0.5"),
+        f"--output={tmp_path / 'out'}",
+    )
+    assert done.returncode == 1 and "give --model too" in done.stderr
     done = programs.run("dedup", f"--output={tmp_path / 'out'}")
     assert done.returncode == 1 and "name one or two folders" in done.stderr

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from bit_tf import exportable
 from bit_tf import resnet_v2
 from bit_tf import saved_model
 from tests import published
@@ -38,6 +39,7 @@ def test_documents_show_commands():
         "train",
         "evaluate",
         "predict",
+        "demo",
         "fewshot",
         "vtab",
         "dedup",
@@ -106,9 +108,9 @@ def test_the_readme_s_five_lines_of_python_run(tmp_path):
     model = resnet_v2.build("R26x0.5", 2)
     saved_model.write(
         tmp_path / "runs" / "mine" / "saved_model",
-        model,
-        class_names=("cat", "dog"),
-        crop=128,
+        exportable.Exportable(
+            model=model, class_names=("cat", "dog"), crop=128
+        ),
     )
     from PIL import Image
 

@@ -171,6 +171,24 @@ def test_an_evaluation_is_that_of_the_run(run, images, tmp_path):
     assert "of 22 images right" in done.stdout
 
 
+def test_a_run_is_evaluated_on_what_it_held_out(images, tmp_path):
+    dataset = f"--dataset=folder:{images / 'train'}"
+    workdir = tmp_path / "run"
+    done = programs.run(
+        "train",
+        *(dataset, f"--workdir={workdir}", "--split_seed=3", "--noexport"),
+        *TINY,
+    )
+    assert done.returncode == 0, done.stderr
+    done = programs.run("evaluate", f"--model={workdir}", dataset)
+    assert done.returncode == 0, done.stderr
+    assert "--split_seed=3" in done.stdout and "note:" not in done.stdout
+    done = programs.run(
+        "evaluate", f"--model={workdir}", dataset, "--split_seed=0"
+    )
+    assert "note: these are not the images that the run" in done.stdout
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A model of three classes, of a size that is traced in little time."""

@@ -184,6 +184,18 @@ def test_any_npz_is_exported_without_saying_what_it_is(tmp_path):
     assert facts["image_size"] == 224
 
 
+def test_an_initializer_is_for_fresh_weights(tmp_path):
+    np.savez(tmp_path / "mine.npz", **published.arrays("R26x0.5", 7))
+    done = programs.run(
+        "train",
+        *("--dataset=builtin:patches", f"--workdir={tmp_path / 'run'}"),
+        f"--init_from={tmp_path / 'mine.npz'}",
+        "--initializer=he_normal",
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "--initializer=he_normal is for fresh weights" in done.stderr
+
+
 def test_labels_and_size_can_be_said(tmp_path):
     np.savez(tmp_path / "mine.npz", **published.arrays("R26x0.5", 3))
     (tmp_path / "names.txt").write_text("ä\nb b\nc\n", encoding="utf-8")

@@ -240,6 +240,8 @@ def refused(*flags, **kwargs):
         ([DATASET, "--strategy=pods"], ["strategy", "mirrored"]),
         ([DATASET, "--scale_with_batch"], ["--batch_size"]),
         ([DATASET, "--batchsize=3"], ["batchsize"]),
+        ([DATASET, "--weight_decay_to=start"], ["--weight_decay"]),
+        ([DATASET, "--fewshot_seed=1"], ["--examples_per_class"]),
         ([DATASET, "--train_split=train"], ["fixed splits"]),
         ([DATASET, "--examples_per_class=49"], ["(48)", "allow_missing"]),
         ([DATASET, "--init_from=none.npz"], ["none.npz", "do not exist"]),

@@ -205,13 +205,12 @@ def test_a_task_brings_its_switches():
 def run(prepared, tmp_path):
     """Runs the program on two small tasks."""
 
-    def call(*given, **environment):
+    def call(*given, small=("--crop=32", "--total_steps=2"), **environment):
         return subprocess.run(
             [
                 *(sys.executable, "-m", "tests.small_vtab", "--model=R26x0.5"),
                 *(f"--data_dir={prepared}", f"--output={tmp_path / 'out'}"),
-                *("--crop=32", "--batch_size=4", "--total_steps=2", "--runs=1"),
-                *given,
+                *("--batch_size=4", "--runs=1", *small, *given),
             ],
             env=programs.shell() | environment,
             capture_output=True,
@@ -254,6 +253,8 @@ def test_a_search_selects_on_the_last_fifth_and_what_is_gone_is_named(run):
     call, output = run
     done = call(
         *("--search_trials=2", "--search_max_steps=2"),
+        # Which is what is searched.
+        small=(),
         SMALL_VTAB_DRAW="1",
         SMALL_VTAB_GONE="1",
     )

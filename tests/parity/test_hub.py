@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("tensorflow_hub", reason="make parity installs it")
 
+from bit_tf import exportable
 from bit_tf import resnet_v2
 from bit_tf import saved_model
 from tests import agreement
@@ -51,10 +52,9 @@ def test_hub_loads_and_fine_tunes(tmp_path):
     head.assign(np.random.default_rng(0).normal(size=head.shape) * 0.1)
     saved_model.write(
         tmp_path / "model",
-        model,
-        class_names=("a", "b"),
-        crop=64,
-        weight_decay=1e-4,
+        exportable.Exportable(
+            model=model, class_names=("a", "b"), crop=64, weight_decay=1e-4
+        ),
     )
     images = np.random.default_rng(1).uniform(size=(2, 64, 64, 3))
     images = images.astype(np.float32)
