@@ -7,7 +7,7 @@ WORKDIR ?= runs/quickstart
 LEGACY_PYTHON ?= python3.11
 LEGACY_VENV ?= .venv-legacy
 
-.PHONY: install quickstart test slow lint parity legacy clean
+.PHONY: install quickstart test slow notebooks lint parity legacy clean
 
 install: $(VENV)/.installed
 
@@ -29,10 +29,15 @@ test: install
 # The same properties at greater length. The largest network alone fills the
 # memory, so its tests come first and one after the other.
 LARGE := tests/test_memory.py tests/test_tpu.py
+NOTEBOOKS := tests/test_colabs.py
 slow: install
 	$(BIN)/python -m pytest $(LARGE) -m slow
 	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy \
-	    $(LARGE:%=--ignore=%) -m slow --numprocesses=2 --dist=loadfile --durations=20
+	    $(LARGE:%=--ignore=%) --ignore=$(NOTEBOOKS) -m slow --numprocesses=2 --dist=loadfile --durations=20
+
+# Runs the notebooks of experiments/colabs, made small.
+notebooks: install
+	$(BIN)/python -m pytest $(NOTEBOOKS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ TOLERANCES = {"none": 1e-4, "float16": 1e-2, "int8": 0.5}
 _FLOAT_OPERATIONS = (
     *("MEAN", "SUM", "RSQRT", "SQUARE", "SQUARED_DIFFERENCE"),
     *("SUB", "MUL", "ADD", "RESHAPE", "TILE", "BROADCAST_TO"),
+    *("SOFTMAX", "LOGISTIC"),
 )
 
 

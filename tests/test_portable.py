@@ -42,7 +42,12 @@ def wanted(exportable, images):
 
 
 @pytest.mark.parametrize(
-    ("quantize", "share"), [("none", 1.0), ("float16", 0.52), ("int8", 0.32)]
+    ("quantize", "share"),
+    [
+        ("none", 1.0),
+        pytest.param("float16", 0.52, marks=pytest.mark.slow),
+        ("int8", 0.32),
+    ],
 )
 def test_tflite(exportable, images, wanted, quantize, share, tmp_path):
     path = tmp_path / "m.tflite"
@@ -66,6 +71,7 @@ def test_tflite(exportable, images, wanted, quantize, share, tmp_path):
     assert facts["image_size"] == CROP
 
 
+@pytest.mark.slow
 def test_onnx(exportable, images, wanted, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     told = portable.write_onnx(tmp_path / "m.onnx", exportable, images)

@@ -171,6 +171,7 @@ def test_an_evaluation_is_that_of_the_run(run, images, tmp_path):
     assert "of 22 images right" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_on_what_it_held_out(images, tmp_path):
     dataset = f"--dataset=folder:{images / 'train'}"
     workdir = tmp_path / "run"

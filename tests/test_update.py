@@ -308,11 +308,15 @@ def test_a_worker_that_was_asked_to_end_is_heard():
     assert run(iterator, 1, asked=True).asked > 0
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_the_loss_scale_follows_each_update_of_a_call(monkeypatch, parts):
+@pytest.mark.parametrize(
+    ("count", "parts"), [(1, 1), pytest.param(2, 2, marks=pytest.mark.slow)]
+)
+def test_the_loss_scale_follows_each_update_of_a_call(
+    monkeypatch, count, parts
+):
     monkeypatch.setattr(update, "LOSS_SCALE_STEPS", 3)
     monkeypatch.setattr(update, "MAX_LOSS_SCALE", 16.0)
-    rules, strategy = steps.first_step(), devices(2)
+    rules, strategy = steps.first_step(), devices(count)
     model, optimizer = steps.build(strategy, rules, dtype="mixed_float16")
     run = update.compiled(
         model,

@@ -145,7 +145,7 @@ def killed(workdir, rng, kills, total="--total_steps=30"):
 @pytest.mark.slow
 def test_a_worker_that_dies_is_named_and_leaves_no_trace(whole, tmp_path):
     rng = np.random.default_rng(int(os.environ.get("BIT_TF_TEST_SEED", "0")))
-    kills = int(os.environ.get("BIT_TF_TEST_KILLS", "3"))
+    kills = int(os.environ.get("BIT_TF_TEST_KILLS", "2"))
     took = killed(tmp_path / "run", rng, kills)
     print(f"the other ended after {min(took):.1f} to {max(took):.1f} s")
     with Workers(tmp_path / "run", "--total_steps=30") as workers:
