@@ -38,6 +38,7 @@ setup(
             "scikit-learn>=1.5",
             "pyarrow>=16",
             "nbclient>=0.10",
+            "nbformat>=5.10",
             "ipykernel>=6",
             "tf2onnx>=1.17",
             "onnxruntime>=1.20",

@@ -497,7 +497,11 @@ def predicted(weights_path, images):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_the_program_serves_until_it_is_ended(
     weights_path, predicted, number, code

@@ -6,7 +6,9 @@ import pathlib
 import numpy as np
 import pytest
 
+from bit_tf import exportable
 from bit_tf import pretrained
+from bit_tf import workdir as workdir_lib
 from bit_tf import zoo
 from tests import programs
 from tests import published
@@ -170,18 +172,14 @@ def test_the_default_is_small_where_nothing_can_be_fetched(
 
 def test_any_npz_is_exported_without_saying_what_it_is(tmp_path):
     np.savez(tmp_path / "mine.npz", **published.arrays("R26x0.5", 7))
-    done = programs.run(
-        "export",
-        f"--init_from={tmp_path / 'mine.npz'}",
-        f"--output={tmp_path / 'model'}",
-    )
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(
-        (tmp_path / "model" / "assets" / "bit_tf.json").read_text()
-    )
+    facts = exportable.of_weights(tmp_path / "mine.npz").facts()
     assert facts["architecture"] == "R26x0.5"
     assert facts["class_names"] == list("0123456")
     assert facts["image_size"] == 224
+    assert facts["license"] == "other"
+    assert facts["weights"]["sha256"] == workdir_lib.sha256(
+        tmp_path / "mine.npz"
+    )
 
 
 def test_an_initializer_is_for_fresh_weights(tmp_path):

@@ -308,9 +308,8 @@ def test_a_worker_that_was_asked_to_end_is_heard():
     assert run(iterator, 1, asked=True).asked > 0
 
 
-@pytest.mark.parametrize(
-    ("count", "parts"), [(1, 1), pytest.param(2, 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "parts"), [(1, 1), (2, 2)])
 def test_the_loss_scale_follows_each_update_of_a_call(
     monkeypatch, count, parts
 ):
