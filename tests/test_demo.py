@@ -664,7 +664,7 @@ class Browser:
         self._process.wait(30)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
 def test_a_person_sees_classes_neighbours_and_errors(
     server, model, stored, images, tmp_path
 ):

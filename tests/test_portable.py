@@ -6,6 +6,7 @@ import zipfile
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
 import tensorflow as tf
 
@@ -73,7 +74,6 @@ def test_tflite(exportable, images, wanted, quantize, share, tmp_path):
 
 @pytest.mark.slow
 def test_onnx(exportable, images, wanted, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
     told = portable.write_onnx(tmp_path / "m.onnx", exportable, images)
     assert told.largest < agreement.ROUNDING and told.agreement == 1
     session = onnxruntime.InferenceSession(
