@@ -11,6 +11,7 @@ from absl import flags
 
 from bit_tf import image_file
 from bit_tf import model_flags as asked
+from bit_tf import neighbours
 from bit_tf import program
 
 _PORT = flags.DEFINE_integer(
@@ -58,7 +59,7 @@ def main() -> None:
         )
         stored = None
         if features is not None:
-            stored = demo_server.read_features(
+            stored = neighbours.read_features(
                 features, num_features=classifier.num_features
             )
         demo = demo_server.Demo(

@@ -5,7 +5,6 @@ come from our own page, or comes under another name, is refused.
 """
 
 import contextlib
-import dataclasses
 import errno
 import http.server
 import importlib.resources
@@ -20,19 +19,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image
 
 import bit_tf
 from bit_tf import classifier as classifier_lib
 from bit_tf import image_file
+from bit_tf import neighbours
 from bit_tf import pages
 from bit_tf import prediction
 
 TOP_K = 5
-NEIGHBOURS = 5
 ADDRESS = "127.0.0.1"
 # A whole upload may take as long; from this machine it takes a blink.
 READ_SECONDS = 30.0
@@ -58,72 +55,6 @@ _PAGE_POLICY = (
     "script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src 'self' blob: "
     "data:; connect-src 'self'; "
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Stored:
-    """Images whose features are known.
-
-    Args:
-        files: their paths.
-        directions: (images, features), each of length 1.
-    """
-
-    files: Sequence[str]
-    directions: np.ndarray
-
-    def nearest(self, features: np.ndarray) -> list[tuple[int, float]]:
-        """Returns (index, cosine) of those most like an image."""
-        cosines = self.directions @ _directions(features)
-        first = np.argsort(-cosines, kind="stable")[:NEIGHBOURS]
-        return [(int(i), float(cosines[i])) for i in first]
-
-
-def read_features(path: pathlib.Path, *, num_features: int) -> Stored:
-    """Reads what `bit_tf.predict --features --format=jsonl` wrote.
-
-    Images that could not be used are left out.
-
-    Args:
-        path: of the file.
-        num_features: that the model has.
-
-    Raises:
-        ValueError: it is no such file, or of another model.
-    """
-    files, rows = [], []
-    with open(path, encoding="utf-8", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, 1):
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-                if "error" in row and "features" not in row:
-                    continue
-                file, features = row["file"], row["features"]
-                features = np.asarray(features, np.float32)
-                is_row = isinstance(file, str) and features.ndim == 1
-            except (ValueError, KeyError, TypeError):
-                is_row = False
-            if not is_row or not np.isfinite(features).all():
-                raise ValueError(
-                    f"{where}: no features of an image. Write the file with "
-                    "python -m bit_tf.predict --features --format=jsonl."
-                )
-            if len(features) != num_features:
-                raise ValueError(
-                    f"{where}: {len(features):,} features, the model has "
-                    f"{num_features:,}. Write the file with the same --model."
-                )
-            files.append(file)
-            rows.append(_directions(features))
-    if not rows:
-        raise ValueError(f"{path} has no features of any image.")
-    return Stored(files, np.stack(rows))
-
-
-def _directions(features: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(features, axis=-1, keepdims=True)
-    return features / np.maximum(norms, np.finfo(np.float32).tiny)
 
 
 class RefusedError(Exception):
@@ -156,7 +87,7 @@ class Demo:
         *,
         reading: image_file.Reading,
         max_upload_mb: int,
-        stored: Stored | None = None,
+        stored: neighbours.Stored | None = None,
     ):
         self.classifier = classifier
         self.max_upload_mb = max_upload_mb
@@ -185,7 +116,10 @@ class Demo:
         found = self._predict(files[here[0]])
         if found.error:
             return [f"{files[here[0]]} cannot be used ({found.error})"]
-        cosine = _directions(found.features) @ self._stored.directions[here[0]]
+        cosine = (
+            neighbours.directions_of(found.features)
+            @ self._stored.directions[here[0]]
+        )
         if cosine < _SAME_COSINE:
             return [
                 f"the features of {files[here[0]]} are not those that the "

@@ -23,6 +23,7 @@ from PIL import Image
 from bit_tf import classifier as classifier_lib
 from bit_tf import demo_server
 from bit_tf import image_file
+from bit_tf import neighbours
 from bit_tf import prediction
 from bit_tf import resnet_v2
 from bit_tf import weights
@@ -72,7 +73,7 @@ def stored(model, images):
     rows.append({"file": "gone/x.png", "features": rows[0]["features"][::-1]})
     path = images / "features.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    return demo_server.read_features(path, num_features=model.num_features)
+    return neighbours.read_features(path, num_features=model.num_features)
 
 
 def demo_of(model, **kwargs):
@@ -396,7 +397,7 @@ def test_thumbnails_are_small_and_of_usable_files_only(model, tmp_path):
     Image.new("RGB", (900, 30)).save(files[0])
     Image.new("1", (1001, 1000)).save(files[1])
     (tmp_path / "x").write_text("a secret")
-    demo = demo_of(model, stored=demo_server.Stored(files, np.zeros((3, 1))))
+    demo = demo_of(model, stored=neighbours.Stored(files, np.zeros((3, 1))))
     with Image.open(io.BytesIO(demo.thumbnail(0))) as image:
         assert image.width == 224 and image.height in (7, 8)
     for index, said in ((1, "more than"), (2, "not an image"), (3, "no such")):
@@ -459,16 +460,16 @@ def test_files_that_are_no_features_are_named(tmp_path, line, said):
     path = tmp_path / "features.jsonl"
     path.write_text(f"{line}\n")
     with pytest.raises(ValueError, match=said):
-        demo_server.read_features(path, num_features=2)
+        neighbours.read_features(path, num_features=2)
     path.write_text('{"file": "a", "features": [0, 0]}\n')
-    found = demo_server.read_features(path, num_features=2)
+    found = neighbours.read_features(path, num_features=2)
     assert found.files == ["a"] and np.isfinite(found.directions).all()
 
 
 def test_features_that_do_not_fit_are_noted(model, stored):
     (note,) = demo_of(model, stored=stored).prepare()
     assert "1 of 7 images are not where" in note
-    here = demo_server.Stored(stored.files[:-1], stored.directions[:-1])
+    here = neighbours.Stored(stored.files[:-1], stored.directions[:-1])
     assert demo_of(model, stored=here).prepare() == []
     assert demo_of(model).prepare() == []
     other = dataclasses.replace(here, directions=here.directions[:, ::-1])
