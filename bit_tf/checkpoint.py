@@ -33,6 +33,7 @@ class State:
         rollbacks: how often the run went back.
         loss_scale: for float16.
         steady_steps: updates since the scale last changed.
+        evaluated: the step that was last evaluated; 0 for none.
     """
 
     step: int = 0
@@ -40,6 +41,7 @@ class State:
     rollbacks: int = 0
     loss_scale: float = FIRST_LOSS_SCALE
     steady_steps: int = 0
+    evaluated: int = 0
 
 
 def save(
@@ -154,7 +156,7 @@ def check_agreement(
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
         digest = zlib.crc32(value, digest)
     numbers = [
-        *(state.step, state.skipped, state.rollbacks),
+        *(state.step, state.skipped, state.rollbacks, state.evaluated),
         *(digest >> 16, digest & 0xFFFF),
     ]
     if not distribution.agree(strategy, numbers):

@@ -133,15 +133,6 @@ class Loop:
         self._window = _Window()
         self._iterator = None
         self._is_alone = distribution.num_hosts(strategy) == 1
-        # The last step that was.
-        self._evaluated = max(
-            (
-                row["step"]
-                for row in workdir_lib.read_metrics(workdir.path)
-                if "examples" in row and row["step"] <= state.step
-            ),
-            default=0,
-        )
 
     def run(self) -> None:
         """Trains to the end.
@@ -155,14 +146,14 @@ class Loop:
         """
         total = self._recipe.total_steps
         pace = estimate.Pace(self._recipe, log=self._say)
-        if self._is_chief:
-            self._workdir.truncate_metrics(self._state.step)
+        self._truncate_metrics()
         if self._execution.nan_policy == "rollback" and not self._state.step:
             self._save()
         self._restart_data()
-        if self._is_alone and self._is_evaluation_due():
+        if self._is_evaluation_due():
             # It was asked to end before it had evaluated.
             self._evaluate_now()
+            self._save()
         with interruption_lib.Interruption().watched() as interruption:
             while self._state.step < total:
                 count = self._next_stop() - self._state.step
@@ -184,7 +175,7 @@ class Loop:
                 )
                 ends = asked and self._state.step < total
                 self._write_rows()
-                if self._is_evaluation_due() and not (ends and self._is_alone):
+                if self._is_evaluation_due() and not ends:
                     self._evaluate_now()
                 if self._is_save_due() or asked:
                     self._save()
@@ -199,6 +190,14 @@ class Loop:
         self._iterator = iter(
             self._batches(self._state.step, self._state.skipped)
         )
+
+    def _truncate_metrics(self) -> None:
+        """Leaves the rows that this state has behind it."""
+        step = self._state.step
+        if self._is_chief:
+            self._workdir.truncate_metrics(
+                step, is_evaluated=self._state.evaluated == step
+            )
 
     def _next_stop(self) -> int:
         """Returns the step at which the host looks again.
@@ -258,8 +257,6 @@ class Loop:
             skipped=failed.skipped + end - found.step,
             rollbacks=failed.rollbacks + 1,
         )
-        if self._evaluated > found.step:
-            self._evaluated = 0
         self._log(
             f"rolling back to step {found.step}, past "
             f"{end - found.step} batches ({self._state.rollbacks} of "
@@ -267,8 +264,7 @@ class Loop:
         )
         # Kept, so that who continues from here knows of it.
         self._save()
-        if self._is_chief:
-            self._workdir.truncate_metrics(self._state.step)
+        self._truncate_metrics()
         self._window = _Window()
         self._restart_data()
 
@@ -303,12 +299,12 @@ class Loop:
             self._window = _Window()
 
     def _is_evaluation_due(self) -> bool:
-        """Returns whether this step is evaluated, and has not been."""
+        """Returns whether this step is to be evaluated, and was not."""
         step, every = self._state.step, self._execution.eval_every
         is_due = step == self._recipe.total_steps or (
             step and every and step % every == 0
         )
-        return bool(is_due) and self._evaluated != step
+        return bool(is_due) and self._state.evaluated != step
 
     def _evaluate_now(self) -> None:
         step, started = self._state.step, time.monotonic()
@@ -316,7 +312,7 @@ class Loop:
             self._optimizer, self._model.trainable_variables
         ):
             row = {"step": step, **self._evaluate(step)}
-        self._evaluated = step
+        self._state = dataclasses.replace(self._state, evaluated=step)
         self._append(row)
         self._say(_evaluation_line(row, time.monotonic() - started))
         self._window.started += time.monotonic() - started

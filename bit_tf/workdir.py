@@ -129,9 +129,19 @@ class Workdir:
         """Returns whether there is something here to lose."""
         return self.weights.exists() or any(self.checkpoints.glob("step-*"))
 
-    def truncate_metrics(self, step: int) -> None:
-        """Drops rows beyond `step`, which are about to be written again."""
-        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+    def truncate_metrics(self, step: int, *, is_evaluated: bool) -> None:
+        """Drops rows that are about to be written again.
+
+        Args:
+            step: up to which rows stay.
+            is_evaluated: whether an evaluation of that very step stays.
+        """
+        rows = [
+            row
+            for row in read_metrics(self.path)
+            if row["step"] < step
+            or (row["step"] == step and (is_evaluated or "examples" not in row))
+        ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         write_text(self.metrics, text)
 

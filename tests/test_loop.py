@@ -273,10 +273,15 @@ def test_asked_to_end_it_saves_before_it_evaluates(
     # Step 3 is due, and comes when it continues.
     rows = workdir_lib.read_metrics(tmp_path / "run")
     assert not [row for row in rows if "top1" in row]
+    # Killed between its row and the state that knows of it.
+    workdir_lib.Workdir(tmp_path / "run").append_metrics(
+        {"step": 3, "examples": 1, "top1": 0.5}
+    )
     weights, rows, _, first = run(tmp_path / "run", execution=rules)
     assert first == 3
-    evaluated = [row["step"] for row in rows if "top1" in row]
-    assert evaluated == [3, 6, 9, 10]
+    evaluated = [row for row in rows if "top1" in row]
+    assert [row["step"] for row in evaluated] == [3, 6, 9, 10]
+    assert evaluated[0]["examples"] > 1
     for a, b in zip(whole[0], weights, strict=True):
         np.testing.assert_array_equal(a, b)
 

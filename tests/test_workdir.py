@@ -173,11 +173,18 @@ def test_rows_are_read_without_a_torn_one_and_cut_at_a_step(tmp_path):
     workdir = workdir_lib.Workdir(tmp_path)
     for step in (1, 2, 3):
         workdir.append_metrics({"step": step})
+    workdir.append_metrics({"step": 2, "examples": 5})
     with open(workdir.metrics, "a") as file:
         file.write('{"step": 4, "lo')
-    assert [r["step"] for r in workdir_lib.read_metrics(tmp_path)] == [1, 2, 3]
-    workdir.truncate_metrics(2)
-    assert workdir.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
+    steps = [row["step"] for row in workdir_lib.read_metrics(tmp_path)]
+    assert steps == [1, 2, 3, 2]
+    workdir.truncate_metrics(2, is_evaluated=True)
+    text = '{"step": 1}\n{"step": 2}\n'
+    assert workdir.metrics.read_text() == (
+        text + '{"step": 2, "examples": 5}\n'
+    )
+    workdir.truncate_metrics(2, is_evaluated=False)
+    assert workdir.metrics.read_text() == text
 
 
 def test_what_was_moved_aside_comes_back_if_nothing_took_its_place(tmp_path):

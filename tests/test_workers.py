@@ -186,7 +186,8 @@ def test_workers_that_see_different_states_do_not_go_on(tmp_path):
 
 @pytest.mark.slow
 def test_one_worker_that_is_asked_to_end_ends_both_at_one_step(tmp_path):
-    with Workers(tmp_path / "run", "--total_steps=5000") as workers:
+    flags = ("--total_steps=5000", "--eval_every=1")
+    with Workers(tmp_path / "run", *flags) as workers:
         wait_for_rows(tmp_path / "run", 1, workers.processes)
         workers.processes[1].terminate()
         assert workers.wait(60) == [143, 143]
@@ -196,6 +197,10 @@ def test_one_worker_that_is_asked_to_end_ends_both_at_one_step(tmp_path):
     step = last[0].split("step ")[1].split(",")[0]
     saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert saved[-1].name == f"step-{int(step):08d}"
+    # Its evaluation would have kept whoever asked waiting.
+    rows = workdir_lib.read_metrics(tmp_path / "run")
+    evaluated = [row["step"] for row in rows if "top1" in row]
+    assert evaluated == list(range(1, int(step)))
 
 
 @pytest.mark.slow
