@@ -146,7 +146,7 @@ class Momentum(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
-        velocity = self.velocities[index]
+        velocity = self.velocities[index].value
 
         def constant(value):
             return tf.constant(value, variable.dtype)
@@ -154,27 +154,39 @@ class Momentum(keras.optimizers.Optimizer):
         rate = tf.cast(learning_rate, variable.dtype)
         gradient = tf.cast(gradient, variable.dtype)
         momentum, kept = constant(self.momentum), constant(self.ema_decay)
-        decay = constant(self.decay if self._decayed[index] else 0.0)
-        excess = variable
-        if self.starts:
-            excess = variable - self.starts[index]
+        pull = constant(self.decay if self._decayed[index] else 0.0)
         if self.decay and self.weight_decay_kind == "l2":
-            gradient = gradient + decay * excess
+            gradient = gradient + pull * self._excess(variable, index)
         if self.hold is not None:
-            # Numbers that change nothing, to the last bit.
+            # Numbers that change nothing, to the last bit: the velocity
+            # becomes 0 * velocity + velocity. This selection, unlike
+            # `tf.where`, does not copy what it selects.
             update = tf.math.is_finite(rate)
-            gradient = tf.where(update, gradient, constant(0.0))
-            momentum = tf.where(update, momentum, constant(1.0))
+            gradient = tf.raw_ops.Select(
+                condition=update, x=gradient, y=tf.convert_to_tensor(velocity)
+            )
+            momentum = tf.where(update, momentum, constant(0.0))
             rate = tf.where(update, rate, constant(0.0))
             kept = tf.where(update, kept, constant(1.0))
-        self.assign(velocity, momentum * velocity + gradient)
-        step = rate * velocity
         if self.decay and self.weight_decay_kind == "decoupled":
-            step = step + rate / constant(self.base_lr) * decay * excess
-        self.assign_sub(variable, step)
+            # Of the weight before the step, as the gradient is.
+            decayed = rate / constant(self.base_lr) * pull
+            self.assign_sub(variable, decayed * self._excess(variable, index))
+        # One pass over the numbers instead of six.
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=velocity.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=momentum,
+        )
         if self.ema_decay:
             average = self.averages[index]
             self.assign(average, kept * average + (1 - kept) * variable)
+
+    def _excess(self, variable, index):
+        """Returns what decay pulls at."""
+        return variable - self.starts[index] if self.starts else variable
 
     def get_config(self):
         return {

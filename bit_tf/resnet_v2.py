@@ -14,10 +14,9 @@ import keras
 from keras import ops
 
 from bit_tf import architecture
+from bit_tf import formulations
 
 GROUP_NORM_EPSILON = 1e-5
-# Added to the variance. It is zero in float16, hence the float32 below.
-STANDARDIZATION_EPSILON = 1e-10
 SCOPE = "resnet"
 ENDPOINTS = (
     "root_block",
@@ -39,27 +38,6 @@ POOLING = {
     "max": keras.layers.GlobalMaxPooling2D,
     None: None,
 }
-
-
-def _float32_or_wider(x):
-    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
-
-
-def standardize(kernel):
-    """Gives every output channel of a kernel mean 0 and variance 1.
-
-    Args:
-        kernel: (height, width, in, out), floating point.
-
-    Returns:
-        The same shape, float32 or wider: (k - mean) / sqrt(var + 1e-10) with
-        the biased variance over height, width and in (Qiao et al.,
-        arXiv 1903.10520; epsilon as in the released models).
-    """
-    kernel = _float32_or_wider(kernel)
-    centred = kernel - ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
-    variance = ops.mean(ops.square(centred), axis=(0, 1, 2), keepdims=True)
-    return centred * ops.rsqrt(variance + STANDARDIZATION_EPSILON)
 
 
 @keras.saving.register_keras_serializable(package="bit_tf")
@@ -115,16 +93,17 @@ class StdConv2D(keras.layers.Layer):
             autocast=False,
         )
 
+    def standard_kernel(self):
+        """Returns what the layer convolves with, in the compute dtype."""
+        kernel = self.kernel.value
+        if not self.is_folded:
+            kernel = formulations.standardize(kernel)
+        return ops.cast(kernel, self.compute_dtype)
+
     def call(self, inputs):
-        kernel = self.kernel if self.is_folded else standardize(self.kernel)
-        kernel = ops.cast(kernel, self.compute_dtype)
-        # At stride 1 "same" is this very padding, and the faster kernels.
-        if self.strides == 1:
-            return ops.conv(inputs, kernel, padding="same")
-        pad = (self.kernel_size - 1) // 2
-        if pad:
-            inputs = ops.pad(inputs, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        return ops.conv(inputs, kernel, strides=self.strides, padding="valid")
+        return formulations.convolve(
+            inputs, self.standard_kernel(), self.strides
+        )
 
     def compute_output_shape(self, input_shape):
         def strided(size):
@@ -149,10 +128,8 @@ class StdConv2D(keras.layers.Layer):
 class GroupNorm(keras.layers.Layer):
     """Group normalisation over (height, width, channels of a group).
 
-    Statistics are taken in float32 or wider under any dtype policy, in two
-    passes: the one-pass E[x^2] - E[x]^2 loses all digits when the mean is
-    large beside the deviation. Channels are reduced first and grouped after,
-    which touches the large tensor fewer times (Wu & He, arXiv 1803.08494).
+    Statistics are taken in float32 or wider under any dtype policy, see
+    `formulations.group_norm` (Wu & He, arXiv 1803.08494).
 
     Args:
         groups: number of contiguous channel blocks; divides the channels.
@@ -186,22 +163,18 @@ class GroupNorm(keras.layers.Layer):
             name="beta", shape=(channels,), initializer="zeros", autocast=False
         )
 
-    def _mean_of_groups(self, x):
-        """(B, H, W, C) -> (B, 1, 1, C), every channel with its group mean."""
-        channels = x.shape[-1]
-        per_group = channels // self.groups
-        mean = ops.mean(x, axis=(1, 2))  # (B, C)
-        mean = ops.reshape(mean, (-1, self.groups, per_group))
-        mean = ops.mean(mean, axis=2, keepdims=True)  # (B, groups, 1)
-        mean = ops.repeat(mean, per_group, axis=2)
-        return ops.reshape(mean, (-1, 1, 1, channels))
+    @property
+    def arguments(self) -> dict:
+        """What `formulations.group_norm` is to be given beside the input."""
+        return {
+            "gamma": self.gamma.value,
+            "beta": self.beta.value,
+            "groups": self.groups,
+            "epsilon": self.epsilon,
+        }
 
     def call(self, inputs):
-        x = _float32_or_wider(inputs)
-        x = x - self._mean_of_groups(x)
-        variance = self._mean_of_groups(ops.square(x))
-        scale = ops.rsqrt(variance + self.epsilon) * self.gamma
-        return ops.cast(x * scale + self.beta, self.compute_dtype)
+        return formulations.group_norm(inputs, **self.arguments)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -362,11 +335,15 @@ class BottleneckUnit(keras.layers.Layer):
             self.conv_c.build(inner)
 
     def call(self, inputs):
-        preact = ops.relu(self.norm_a(inputs))
-        shortcut = inputs if self.proj is None else self.proj(preact)
-        x = self.conv_a(preact)
-        x = self.conv_b(ops.relu(self.norm_b(x)))
-        x = self.conv_c(ops.relu(self.norm_c(x)))
+        shortcut = inputs
+        if self.proj is None:
+            (x,) = _preactivated(inputs, self.norm_a, self.conv_a)
+        else:
+            x, shortcut = _preactivated(
+                inputs, self.norm_a, self.conv_a, self.proj
+            )
+        (x,) = _preactivated(x, self.norm_b, self.conv_b)
+        (x,) = _preactivated(x, self.norm_c, self.conv_c)
         return x + shortcut
 
     def compute_output_shape(self, input_shape):
@@ -381,6 +358,16 @@ class BottleneckUnit(keras.layers.Layer):
             "seed": self.seed,
             "initializer": self.initializer,
         }
+
+
+def _preactivated(x, norm: GroupNorm, *convolutions: StdConv2D) -> list:
+    """Returns each convolution of relu(norm(x)), in one go."""
+    return formulations.norm_relu_convolve(
+        x,
+        kernels=[conv.standard_kernel() for conv in convolutions],
+        strides=[conv.strides for conv in convolutions],
+        **norm.arguments,
+    )
 
 
 @keras.saving.register_keras_serializable(package="bit_tf")
@@ -472,8 +459,10 @@ class Head(keras.layers.Layer):
         self.conv.build((input_shape[0], 1, 1, input_shape[-1]))
 
     def call(self, inputs):
-        x = self.conv(inputs[:, None, None, :])  # (B, 1, 1, classes)
-        return x[:, 0, 0, :]
+        # As a matrix: convolutions are slow at one pixel.
+        kernel = ops.cast(self.conv.kernel[0, 0], self.compute_dtype)
+        bias = ops.cast(self.conv.bias, self.compute_dtype)
+        return ops.matmul(inputs, kernel) + bias
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_classes)
@@ -700,7 +689,7 @@ def folded_values(model: ResNetV2) -> dict:
     folded = {conv.kernel.path for conv in _convolutions(model)}
     return {
         v.path: ops.convert_to_numpy(
-            standardize(v.value) if v.path in folded else v.value
+            formulations.standardize(v.value) if v.path in folded else v.value
         )
         for v in model.variables
     }

@@ -1,12 +1,15 @@
 """One update of the weights: all replicas, all parts of the batch, compiled."""
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
+from bit_tf import formulations
 from bit_tf import losses
 from bit_tf import optimizer as optimizer_lib
 
@@ -189,9 +192,16 @@ def of_replica(
         examples, whether the update was held back, and `asked` again.
     """
 
+    # XLA fuses by itself what is put to it plainly.
+    formulation = (
+        functools.partial(formulations.using, "plain")
+        if jit_compile
+        else contextlib.nullcontext
+    )
+
     def forward_backward(images, labels, kept, loss_scale):
         """Returns the sum of losses, the correct ones, and gradients."""
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, formulation():
             logits = _logits(model, images, kept)
             labels = tf.cast(labels, logits.dtype)
             loss = tf.reduce_sum(

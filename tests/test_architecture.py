@@ -14,7 +14,7 @@ FLOORS = {
     "execution interruption cluster rendezvous probes labelling catalogue "
     "search metrics outcomes imbalance model_card "
     "neighbours",
-    1: "resnet_v2 losses preprocessing optimizer distribution workdir events "
+    1: "resnet_v2 formulations losses preprocessing optimizer distribution workdir events "
     "decoding image_file scan duplicates pages folder rows listing arrays "
     "archives npz_file h5_file h5_weights safetensors_file torch_weights "
     "weights_file download ledger serving warmup",

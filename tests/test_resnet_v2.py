@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from bit_tf import architecture
+from bit_tf import formulations
 from bit_tf import resnet_v2
 
 
@@ -174,7 +175,7 @@ def test_standardization_equals_numpy():
     # Biased variance, epsilon on the variance.
     wanted = (kernel - mean) / np.sqrt(kernel.var(axis=(0, 1, 2)) + 1e-10)
     np.testing.assert_allclose(
-        resnet_v2.standardize(tf.constant(kernel)), wanted, rtol=1e-12
+        formulations.standardize(tf.constant(kernel)), wanted, rtol=1e-12
     )
 
 
@@ -202,7 +203,7 @@ def test_convolution_pads_alike_on_every_side(size, kernel_size, strides):
     layer = resnet_v2.StdConv2D(2, kernel_size, strides=strides)
     x = np.random.default_rng(0).normal(size=(1, *size, 3)).astype("float32")
     found = layer(x).numpy()
-    kernel = resnet_v2.standardize(layer.kernel).numpy()
+    kernel = formulations.standardize(layer.kernel).numpy()
     pad = (kernel_size - 1) // 2
     padded = np.pad(x[0], ((pad, pad), (pad, pad), (0, 0)))
     for i in range(found.shape[1]):

@@ -1,0 +1,199 @@
+r"""Times implementations of one network in turn: A B C A B C.
+
+python experiments/speed/compare.py --work=train:8:128 \
+    --contenders=timm_eager,keras_naive,bit_tf > rows.jsonl
+
+Each contender is a process that stays alive while the others work, with the
+same weights, the same images and the same number of threads. A round lets each
+work once; the figures are medians over rounds of the ratio to the first. What
+other processes took of the machine meanwhile is told of each round. No ratio
+is given to whoever's logits are not those of the first.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+CONTENDER = pathlib.Path(__file__).with_name("contender.py")
+CLASSES = 1000
+# Of the largest logit: rounding, and timm's epsilon of 1e-8.
+TOLERANCE = 2e-3
+# Of a contender's name: without oneDNN, whatever TensorFlow's default is.
+WITHOUT_ONEDNN = "-onednn"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", action="append", required=True)
+    parser.add_argument("--contenders", required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    given = parser.parse_args()
+    names = given.contenders.split(",")
+    with tempfile.TemporaryDirectory() as directory:
+        directory = pathlib.Path(directory)
+        prepare(directory, exported=any("export" in name for name in names))
+        for work in given.work:
+            draw(directory, work)
+            for row in compare(
+                names, work, directory, given.rounds, given.threads
+            ):
+                print(json.dumps(row), flush=True)
+
+
+def prepare(directory: pathlib.Path, *, exported: bool) -> None:
+    """Writes R50x1 with weights that were drawn, for all that read it."""
+    subprocess.run(
+        [
+            *(sys.executable, str(CONTENDER.with_name("models.py"))),
+            *(str(directory), *(["inference"] if exported else [])),
+        ],
+        check=True,
+        env=environment("bit_tf", os.cpu_count()),
+        stdout=sys.stderr,
+    )
+
+
+def draw(directory: pathlib.Path, work: str) -> None:
+    """Writes the images and labels of a piece of work."""
+    _, batch, side = work.split(":")
+    rng = np.random.default_rng(0)
+    shape = (int(batch), int(side), int(side), 3)
+    np.save(
+        directory / "images.npy", rng.uniform(-1, 1, shape).astype(np.float32)
+    )
+    np.save(directory / "labels.npy", rng.integers(0, CLASSES, int(batch)))
+
+
+def environment(name: str, threads: int) -> dict[str, str]:
+    """Returns the environment in which a contender works."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(CONTENDER.parents[2]),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "0" if name.endswith(WITHOUT_ONEDNN) else "1",
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+    }
+
+
+class Contender:
+    """A process that works when it is told to."""
+
+    def __init__(self, name, work, directory, threads):
+        self.name = name
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-W", "ignore", str(CONTENDER)),
+                *(name.removesuffix(WITHOUT_ONEDNN), work, str(directory)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(name, threads),
+        )
+        # Waited for before the next is started, so that none disturbs another.
+        self.started = self._answer()
+
+    def ask(self, command):
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended")
+        return json.loads(line)
+
+    def end(self):
+        self._process.kill()
+        self._process.wait()
+
+
+def compare(names, work, directory, rounds, threads):
+    """Yields a row per contender."""
+    with contextlib.ExitStack() as stack:
+        contenders = []
+        for name in names:
+            contenders.append(Contender(name, work, directory, threads))
+            stack.callback(contenders[-1].end)
+        logits = []
+        for contender in contenders:
+            contender.ask(f"logits {directory / 'logits.npy'}")
+            logits.append(np.load(directory / "logits.npy"))
+        found = {name: [] for name in names}
+        others = []
+        for _ in range(rounds):
+            before = busy()
+            for contender in contenders:
+                found[contender.name].append(contender.ask("run"))
+            others.append(busy_with_others(before, found))
+    first = [answer["seconds"] for answer in found[names[0]]]
+    for name, contender, its_logits in zip(
+        names, contenders, logits, strict=True
+    ):
+        seconds = [answer["seconds"] for answer in found[name]]
+        difference = float(
+            np.abs(its_logits - logits[0]).max() / np.abs(logits[0]).max()
+        )
+        row = {
+            "work": work,
+            "contender": name,
+            "ms": 1e3 * statistics.median(seconds),
+            "logit_difference": difference,
+            "peak_mb": found[name][-1]["peak_mb"],
+            "ready_s": contender.started["ready"],
+            "first_s": contender.started["first"],
+            "rounds": rounds,
+            "threads": threads,
+            "others_busy": max(others),
+            "processor": processor(),
+        }
+        if difference < TOLERANCE:
+            ratios = [a / b for a, b in zip(seconds, first, strict=True)]
+            row |= {
+                "ratio": statistics.median(ratios),
+                "ratio_min": min(ratios),
+                "ratio_max": max(ratios),
+                "peak_ratio": row["peak_mb"] / found[names[0]][-1]["peak_mb"],
+            }
+        yield row
+
+
+def busy() -> tuple[float, float]:
+    """Returns (wall clock, CPU seconds that the machine has worked)."""
+    fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    user, nice, system, _, _, irq, softirq, *_ = map(int, fields[1:])
+    ticks = os.sysconf("SC_CLK_TCK")
+    return time.monotonic(), (user + nice + system + irq + softirq) / ticks
+
+
+def busy_with_others(before, found) -> float:
+    """Returns the cores' share that none of ours took in the last round."""
+    now, worked = busy()
+    repeated = sum(rows[-1]["total_cpu_seconds"] for rows in found.values())
+    return max(0.0, (worked - before[1] - repeated) / (now - before[0]))
+
+
+def processor() -> str:
+    """Returns the processor's name."""
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()
