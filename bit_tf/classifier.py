@@ -1,6 +1,7 @@
 """A trained model, wherever it comes from: encoded images -> outputs."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -51,7 +52,11 @@ class Classifier:
     def __post_init__(self):
         operation = preprocessing.parse(self.preprocess_text)
 
-        @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+        @functools.partial(
+            tf.function,
+            input_signature=[tf.TensorSpec((), tf.string)],
+            autograph=False,
+        )
         def preprocess(content):
             image = operation(content, tf.zeros((2,), tf.int64))
             return tf.ensure_shape(image, (self.crop, self.crop, 3))
@@ -199,8 +204,12 @@ def _of_network(
         crop=crop,
         num_features=architecture.num_features(model.width),
         preprocess_text=text,
-        logits=tf.function(lambda images: model(images, training=False)),
-        features=tf.function(lambda images: features(images, training=False)),
+        logits=tf.function(
+            lambda images: model(images, training=False), autograph=False
+        ),
+        features=tf.function(
+            lambda images: features(images, training=False), autograph=False
+        ),
     )
 
 

@@ -174,6 +174,7 @@ def for_training(
     )
     within %= batch_size
 
+    @tf.autograph.experimental.do_not_convert
     def load(position, item):
         content, targets = read(item)
         own = tf.random.experimental.stateless_fold_in(augmentation, position)
@@ -277,6 +278,7 @@ def for_evaluation(
     size = batch_size // share.count
     own = share.index * size + tf.range(size, dtype=tf.int64)
 
+    @tf.autograph.experimental.do_not_convert
     def load(position, item):
         content, targets = read(item)
         image = preprocess(content, unused_seed)

@@ -135,6 +135,7 @@ def orient(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
         tf.TensorSpec((None, None, 3), tf.uint8),
         tf.TensorSpec((), tf.int32),
     ],
+    autograph=False,
     experimental_attributes=_APART,
 )
 def _turned(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -169,6 +170,7 @@ def exif_orientation(image: tf.Tensor) -> tf.Tensor:
 
 @tf.function(
     input_signature=[tf.TensorSpec((), tf.string)],
+    autograph=False,
     experimental_attributes=_APART,
 )
 def _noted_orientation(image: tf.Tensor) -> tf.Tensor:

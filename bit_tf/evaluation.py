@@ -1,5 +1,6 @@
 """Exact evaluation: every example counts once, whatever the batch size."""
 
+import functools
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -100,7 +101,7 @@ def evaluator(
             **describe(tf.cast(targets, outputs.dtype), outputs),
         }
 
-    @tf.function
+    @functools.partial(tf.function, autograph=False)
     def step(batch):
         outputs = strategy.run(replica_step, args=batch)
         return {

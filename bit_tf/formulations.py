@@ -78,7 +78,7 @@ def standardize(kernel: tf.Tensor) -> tf.Tensor:
         arXiv 1903.10520; epsilon as in the released models).
     """
     kernel = _float32_or_wider(kernel)
-    if chosen() == "plain" or kernel.dtype != tf.float32:
+    if chosen() != "cpu" or kernel.dtype != tf.float32:
         centred = kernel - tf.reduce_mean(kernel, (0, 1, 2), keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), (0, 1, 2), keepdims=True)
         return centred * tf.math.rsqrt(variance + STANDARDIZATION_EPSILON)
@@ -88,7 +88,8 @@ def standardize(kernel: tf.Tensor) -> tf.Tensor:
 @_shared
 def _standardize_as_a_batch(kernel):
     # It is what batch normalisation does with a batch of that many pixels,
-    # and its kernels read the weights half as often, above all backwards.
+    # and its kernels read the weights half as often, above all backwards. Not
+    # for other processors: cuDNN has had a least epsilon of 1e-5.
     channels = kernel.shape[-1]
     normalised, *_ = tf.raw_ops.FusedBatchNormV3(
         x=tf.reshape(kernel, (1, 1, -1, channels)),

@@ -86,7 +86,9 @@ def write_tflite(
     Raises:
         RuntimeError: the file gives other outputs.
     """
-    apply = serving.network(exportable.model, inference=True)
+    apply = serving.network(
+        exportable.model, inference=True, formulation="plain"
+    )
     spec = tf.TensorSpec((1, *images.shape[1:]), tf.float32, name=INPUT)
     root = tf.Module()
     root.told = tf.function(
@@ -94,6 +96,7 @@ def write_tflite(
             apply(images), head=exportable.head if exportable.has_head else None
         ),
         input_signature=[spec],
+        autograph=False,
     )
 
     def converter():
@@ -182,13 +185,16 @@ def write_onnx(
     import onnxruntime
     import tf2onnx
 
-    apply = serving.network(exportable.model, inference=True)
+    apply = serving.network(
+        exportable.model, inference=True, formulation="plain"
+    )
     spec = tf.TensorSpec((None, None, None, 3), tf.float32, name=INPUT)
     told = tf.function(
         lambda images: serving.outputs(
             apply(images), head=exportable.head if exportable.has_head else None
         ),
         input_signature=[spec],
+        autograph=False,
     )
     model, _ = tf2onnx.convert.from_function(
         told, input_signature=[spec], opset=OPSET

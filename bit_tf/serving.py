@@ -1,5 +1,6 @@
 """What a SavedModel offers: encoded images or pixels in, answers out."""
 
+import functools
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from bit_tf import decoding
+from bit_tf import formulations
 from bit_tf import image_file
 from bit_tf import preprocessing
 from bit_tf import resnet_v2
@@ -68,7 +70,12 @@ def reader(text: str, size: int) -> Callable:
     return read_batch
 
 
-def network(model: resnet_v2.ResNetV2, *, inference: bool) -> Callable:
+def network(
+    model: resnet_v2.ResNetV2,
+    *,
+    inference: bool,
+    formulation: str = "portable",
+) -> Callable:
     """Returns images -> {"logits", "features"}, whichever the network has.
 
     Args:
@@ -76,6 +83,7 @@ def network(model: resnet_v2.ResNetV2, *, inference: bool) -> Callable:
         inference: whether kernels are standardised now, once and for all, and
             stand as constants in the graph (as variables where the graph
             would be too large); the model can no longer be trained then.
+        formulation: one of `formulations.FORMULATIONS`.
 
     Returns:
         A function of (B, H, W, 3) float32 in [0, 1], to be traced. What it
@@ -96,11 +104,12 @@ def network(model: resnet_v2.ResNetV2, *, inference: bool) -> Callable:
     def apply(images):
         # The network's own range is [-1, 1].
         images = images * 2.0 - 1.0
-        if not inference:
-            return body(images)
-        used = variables or {p: tf.constant(v) for p, v in values.items()}
-        with resnet_v2.folded(model, used):
-            return body(images)
+        with formulations.using(formulation):
+            if not inference:
+                return body(images)
+            used = variables or {p: tf.constant(v) for p, v in values.items()}
+            with resnet_v2.folded(model, used):
+                return body(images)
 
     apply.variables = list(variables.values())
     return apply
@@ -165,12 +174,13 @@ def reusable(
         weight_decay: strength of `regularization_losses`; 0 for none.
     """
     has_head = model.num_classes is not None
+    function = functools.partial(tf.function, autograph=False)
     images = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
     contents = tf.TensorSpec((None,), tf.string, name="image_bytes")
     read = reader(preprocess, size)
     apply = network(model, inference=inference)
     # Traced once; everything below calls it, so the file holds one network.
-    body = tf.function(apply, input_signature=[images])
+    body = function(apply, input_signature=[images])
 
     def output(images):
         return body(images)["logits" if has_head else "features"]
@@ -179,7 +189,7 @@ def reusable(
         found = outputs(body(images), head=head if has_head else None)
         return with_names(found, class_names)
 
-    @tf.function
+    @function
     def call(images, training=False):
         # Nothing in a BiT network differs between training and inference.
         del training
@@ -188,7 +198,7 @@ def reusable(
     for arguments in ({}, {"training": False}, {"training": True}):
         call.get_concrete_function(images, **arguments)
 
-    @tf.function(input_signature=[contents])
+    @functools.partial(function, input_signature=[contents])
     def serve_bytes(image_bytes):
         pixels, errors = read(image_bytes)
         is_fine = tf.equal(errors, "")
@@ -200,23 +210,23 @@ def reusable(
 
     root = tf.train.Checkpoint()
     root.__call__ = call
-    root.features = tf.function(
+    root.features = function(
         lambda images: body(images)["features"], input_signature=[images]
     )
-    root.preprocess = tf.function(
+    root.preprocess = function(
         lambda image_bytes: read(image_bytes)[0], input_signature=[contents]
     )
     # Keras 3's TFSMLayer wants functions of one argument.
-    root.serve = tf.function(output, input_signature=[images])
+    root.serve = function(output, input_signature=[images])
     if has_head:
         names = list(class_names)
-        root.class_names = tf.function(
+        root.class_names = function(
             lambda: tf.constant(names), input_signature=[]
         )
     root.variables = apply.variables
     root.trainable_variables, root.regularization_losses = [], []
     if not inference:
-        root.serve_training = tf.function(output, input_signature=[images])
+        root.serve_training = function(output, input_signature=[images])
         root.variables = [v.value for v in model.variables]
         root.trainable_variables = [v.value for v in model.trainable_variables]
         if weight_decay:
@@ -227,8 +237,8 @@ def reusable(
             ]
     return root, {
         "serving_default": serve_bytes,
-        "image_tensor": tf.function(told, input_signature=[images]),
-        "features": tf.function(
+        "image_tensor": function(told, input_signature=[images]),
+        "features": function(
             lambda images: {"features": body(images)["features"]},
             input_signature=[images],
         ),

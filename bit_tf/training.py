@@ -29,6 +29,15 @@ from bit_tf import workdir as workdir_lib
 
 # Images per device; larger batches are no faster.
 MAX_EVAL_BATCH = 64
+# What TensorFlow does to a graph before it first runs it, and takes its time
+# over, although nothing in a training step is constant, alike or to be fused.
+USELESS_REWRITES = (
+    "constant_folding",
+    "layout_optimizer",
+    "loop_optimization",
+    "remapping",
+    "shape_optimization",
+)
 
 
 def run(
@@ -73,6 +82,9 @@ def run(
         OSError: the disk; what was saved before is whole.
     """
     distribution.check_batch_size(strategy, recipe.batch_size)
+    tf.config.optimizer.set_experimental_options(
+        dict.fromkeys(USELESS_REWRITES, False)
+    )
     replicas = strategy.num_replicas_in_sync
     replica_batch = recipe.batch_size // replicas
     parts = execution.parts(

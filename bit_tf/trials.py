@@ -204,7 +204,9 @@ def features(
     )
     if start.init_from:
         weights.load(start.init_from, model)
-    body = tf.function(lambda images: model(images, training=False))
+    body = tf.function(
+        lambda images: model(images, training=False), autograph=False
+    )
     batch_size = min(batch_size, len(examples))
     found, done = [], 0
     for images, _, indices in data.for_evaluation(

@@ -111,15 +111,21 @@ def compiled(
         row *= tf.stack([1, 1, tf.cast(scale[0] <= 1, row.dtype), 1])
         return row, _rescaled(*scale, is_held)
 
-    @tf.function
+    # Without AutoGraph, which would read all of this file at every start.
+    @functools.partial(tf.function, autograph=False)
     def several_steps(iterator, count, scale, asked):
-        total = tf.zeros((4,), tf.float64)
-        for _ in tf.range(count):
+        def once_more(number, total, scale):
             row, scale = step(iterator, scale, asked)
-            total += row
+            return number + 1, total + row, scale
+
+        _, total, scale = tf.while_loop(
+            lambda number, total, scale: number < count,
+            once_more,
+            (0, tf.zeros((4,), tf.float64), scale),
+        )
         return total, scale
 
-    one_step = tf.function(step)
+    one_step = tf.function(step, autograph=False)
 
     def steps(
         iterator,
@@ -224,17 +230,27 @@ def of_replica(
             tf.reshape(tensor, (parts, size, *tensor.shape[1:]))
             for tensor in (images, labels, kept)
         )
-        loss, correct = tf.zeros((), tf.float64), tf.zeros((), tf.float64)
-        gradients = [
+
+        def one_more(part, *sums):
+            loss, correct, gradients = compute(
+                images[part], labels[part], kept[part], loss_scale
+            )
+            return part + 1, *(
+                a + b
+                for a, b in zip(sums, (loss, correct, *gradients), strict=True)
+            )
+
+        zero = tf.zeros((), tf.float64)
+        nothing = [
             tf.zeros(w.shape, w.dtype) for w in model.trainable_variables
         ]
-        for part in tf.range(parts):
+        _, loss, correct, *gradients = tf.while_loop(
+            lambda part, *sums: part < parts,
+            one_more,
+            (0, zero, zero, *nothing),
             # One after the other, or nothing would be saved.
-            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            more = compute(images[part], labels[part], kept[part], loss_scale)
-            loss += more[0]
-            correct += more[1]
-            gradients = [a + b for a, b in zip(gradients, more[2], strict=True)]
+            parallel_iterations=1,
+        )
         return loss, correct, gradients
 
     def step(images, labels, loss_scale, asked):
@@ -258,7 +274,9 @@ def of_replica(
         if jit_compile:
             # A function of its own per replica: one that is shared would hold
             # the variables of the first.
-            compute = tf.function(forward_backward, jit_compile=True)
+            compute = tf.function(
+                forward_backward, jit_compile=True, autograph=False
+            )
         if parts == 1:
             loss, correct, gradients = compute(images, labels, kept, loss_scale)
         else:
