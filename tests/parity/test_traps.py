@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from bit_tf import formulations
 from bit_tf import resnet_v2
 from tests import agreement
 from tests import published
@@ -30,22 +31,21 @@ def standardize_with(*, epsilon=1e-10, on_deviation=False, unbiased=False):
             return centred / (ops.sqrt(variance) + epsilon)
         return centred / ops.sqrt(variance + epsilon)
 
-    return lambda patch: patch.setattr(resnet_v2, "standardize", standardize)
+    return lambda patch: patch.setattr(formulations, "standardize", standardize)
 
 
 def same_padding(kernel_size):
     """TensorFlow's "SAME" in the strided convolutions of one size."""
 
     def turn_on(patch):
-        right = resnet_v2.StdConv2D.call
+        right = formulations.convolve
 
-        def call(self, inputs):
-            if (self.kernel_size, self.strides) != (kernel_size, 2):
-                return right(self, inputs)
-            kernel = resnet_v2.standardize(self.kernel)
-            return ops.conv(inputs, kernel, strides=2, padding="same")
+        def convolve(images, kernel, strides):
+            if (kernel.shape[0], strides) != (kernel_size, 2):
+                return right(images, kernel, strides)
+            return ops.conv(images, kernel, strides=2, padding="same")
 
-        patch.setattr(resnet_v2.StdConv2D, "call", call)
+        patch.setattr(formulations, "convolve", convolve)
 
     return turn_on
 
@@ -83,16 +83,13 @@ def project_raw_input(patch):
 
 def norm_epsilon(value):
     def turn_on(patch):
-        right = resnet_v2.GroupNorm.call
+        right = resnet_v2.GroupNorm.arguments
 
-        def call(self, inputs):
-            kept, self.epsilon = self.epsilon, value
-            try:
-                return right(self, inputs)
-            finally:
-                self.epsilon = kept
-
-        patch.setattr(resnet_v2.GroupNorm, "call", call)
+        patch.setattr(
+            resnet_v2.GroupNorm,
+            "arguments",
+            property(lambda self: {**right.fget(self), "epsilon": value}),
+        )
 
     return turn_on
 
