@@ -3,12 +3,12 @@
 A formulation does not change what is computed, only what it costs. There are
 three, and this file is the one place that knows them:
 
-"cpu"       Training and inference on CPUs, where every operation that
-            TensorFlow runs reads and writes its tensors whole: few of them,
-            gradients written by hand, and large tensors through XLA, which
-            makes one loop of a chain.
-"portable"  The forward pass of "cpu" with TensorFlow's own gradients: for
-            files that outlive this process.
+"cpu"       Training on CPUs, where every operation that TensorFlow runs reads
+            and writes its tensors whole: few of them, gradients written by
+            hand, and large tensors through XLA, which makes one loop of a
+            chain.
+"portable"  Much the same forward pass, with TensorFlow's own gradients: for
+            inference, and for files that outlive this process.
 "plain"     As the papers have it: for compilers that find the fast way
             themselves (GPU, TPU, XLA), and for converters, which look for
             what they know.
@@ -53,6 +53,13 @@ def using(name: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
+@contextlib.contextmanager
+def for_inference() -> Iterator[None]:
+    """Within it a network computes what an exported one does, to the bit."""
+    with using("portable" if chosen() == "cpu" else chosen()):
+        yield
+
+
 def chosen() -> str:
     """Returns the formulation in use: "cpu" where nothing else computes."""
     name = _chosen.get()
@@ -82,10 +89,11 @@ def standardize(kernel: tf.Tensor) -> tf.Tensor:
         centred = kernel - tf.reduce_mean(kernel, (0, 1, 2), keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), (0, 1, 2), keepdims=True)
         return centred * tf.math.rsqrt(variance + STANDARDIZATION_EPSILON)
-    return _standardize_as_a_batch(kernel)
+    if tf.executing_eagerly():
+        return _standardize_as_a_batch(kernel)
+    return _standardize_shared(kernel)
 
 
-@_shared
 def _standardize_as_a_batch(kernel):
     # It is what batch normalisation does with a batch of that many pixels,
     # and its kernels read the weights half as often, above all backwards. Not
@@ -101,6 +109,9 @@ def _standardize_as_a_batch(kernel):
         is_training=True,
     )
     return tf.reshape(normalised, kernel.shape)
+
+
+_standardize_shared = _shared(_standardize_as_a_batch)
 
 
 def convolve(images: tf.Tensor, kernel: tf.Tensor, strides: int) -> tf.Tensor:

@@ -561,6 +561,12 @@ class ResNetV2(keras.Model):
             "dtype": keras.dtype_policies.serialize(policy),
         }
 
+    def call(self, inputs, training=None, mask=None):
+        if training is not False:
+            return super().call(inputs, training=training, mask=mask)
+        with formulations.for_inference():
+            return super().call(inputs, training=training, mask=mask)
+
     @property
     def endpoints(self) -> dict:
         """Symbolic outputs by name, for `keras.Model(m.input, outputs)`.

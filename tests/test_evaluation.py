@@ -160,7 +160,7 @@ def test_numbers_are_evaluated_in_their_own_unit(device):
         class_names=("age",),
     )
     found = evaluation_lib.evaluator(
-        lambda images: tf.fill((len(images), 1), 0.5),
+        lambda images: tf.fill((tf.shape(images)[0], 1), 0.5),
         batches=lambda host, hosts: batches_lib.for_evaluation(
             examples,
             make_recipe(crop=32, resize=32),
@@ -183,7 +183,9 @@ def test_too_many_logits_are_not_kept(monkeypatch):
     for several, count in ((False, 5), (True, 5)):
         examples = make_examples(count, side=32)
         found = evaluation_lib.evaluator(
-            lambda images: tf.tile([[0.0, 1.0, -1.0]], (len(images), 1)),
+            lambda images: tf.tile(
+                [[0.0, 1.0, -1.0]], (tf.shape(images)[0], 1)
+            ),
             batches=lambda host, hosts, examples=examples: (
                 batches_lib.for_evaluation(
                     examples, make_recipe(crop=32, resize=32), batch_size=2

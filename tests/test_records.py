@@ -170,7 +170,7 @@ def test_each_is_evaluated_once_and_any_of_its_labels_is_right(
     rules = make_recipe()
 
     def always_b(images):
-        return tf.tile([[0.0, 1.0, -1.0]], (len(images), 1))
+        return tf.tile([[0.0, 1.0, -1.0]], (tf.shape(images)[0], 1))
 
     found = evaluation_lib.evaluator(
         always_b,

@@ -78,7 +78,7 @@ def test_bytes_give_what_prediction_gives(served, tmp_path):
         [NAMES[int(number)] for number in one.classes] for one in expected
     ]
     np.testing.assert_allclose(
-        found["scores"], [one.probabilities for one in expected], atol=1e-6
+        found["scores"], [one.probabilities for one in expected], atol=1e-5
     )
     images = tf.stack(
         [

@@ -108,7 +108,7 @@ def bit_tf_export(work):
     call = loaded.signatures["image_tensor"]
 
     def once():
-        return call(image_tensor=images)["logits"].numpy()
+        return call(images=images)["logits"].numpy()
 
     return once, once
 
