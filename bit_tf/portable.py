@@ -87,7 +87,7 @@ def write_tflite(
         RuntimeError: the file gives other outputs.
     """
     apply = serving.network(
-        exportable.model, inference=True, formulation="plain"
+        exportable.model, inference=True, for_converter=True
     )
     spec = tf.TensorSpec((1, *images.shape[1:]), tf.float32, name=INPUT)
     root = tf.Module()
@@ -186,7 +186,7 @@ def write_onnx(
     import tf2onnx
 
     apply = serving.network(
-        exportable.model, inference=True, formulation="plain"
+        exportable.model, inference=True, for_converter=True
     )
     spec = tf.TensorSpec((None, None, None, 3), tf.float32, name=INPUT)
     told = tf.function(

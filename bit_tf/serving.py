@@ -16,8 +16,6 @@ from bit_tf import resnet_v2
 TOP_K = 5
 UNREADABLE = "not a JPEG, PNG, GIF or BMP image, or damaged"
 TOO_LARGE = f"more than {image_file.MAX_PIXELS:,} pixels"
-# Of a graph with its constants, which protocol buffers limit to 2 GiB.
-MAX_CONSTANT_BYTES = 1_800_000_000
 
 Outputs = dict[str, tf.Tensor]
 
@@ -74,16 +72,18 @@ def network(
     model: resnet_v2.ResNetV2,
     *,
     inference: bool,
-    formulation: str = "portable",
+    for_converter: bool = False,
 ) -> Callable:
     """Returns images -> {"logits", "features"}, whichever the network has.
 
     Args:
         model: float32.
         inference: whether kernels are standardised now, once and for all, and
-            stand as constants in the graph (as variables where the graph
-            would be too large); the model can no longer be trained then.
-        formulation: one of `formulations.FORMULATIONS`.
+            no longer at every call; the result cannot be trained. They are
+            variables all the same: of constants in a graph TensorFlow makes
+            copies, 3.3 GB instead of 1.0 for R50x1.
+        for_converter: whether the graph is not to run but to be converted:
+            plainly put, and with constants.
 
     Returns:
         A function of (B, H, W, 3) float32 in [0, 1], to be traced. What it
@@ -93,25 +93,24 @@ def network(
     if "logits" in model.endpoints:
         outputs["logits"] = model.endpoints["logits"]
     body = keras.Model(model.input, outputs)
-    values = resnet_v2.folded_values(model) if inference else {}
-    variables = {}
-    if sum(v.nbytes for v in values.values()) > MAX_CONSTANT_BYTES:
-        variables = {
+    folded = resnet_v2.folded_values(model) if inference else {}
+    if not for_converter:
+        folded = {
             path: tf.Variable(value, trainable=False)
-            for path, value in values.items()
+            for path, value in folded.items()
         }
 
     def apply(images):
         # The network's own range is [-1, 1].
         images = images * 2.0 - 1.0
-        with formulations.using(formulation):
+        with formulations.using("plain" if for_converter else "portable"):
             if not inference:
                 return body(images)
-            used = variables or {p: tf.constant(v) for p, v in values.items()}
-            with resnet_v2.folded(model, used):
+            values = {p: tf.convert_to_tensor(v) for p, v in folded.items()}
+            with resnet_v2.folded(model, values):
                 return body(images)
 
-    apply.variables = list(variables.values())
+    apply.variables = [] if for_converter else list(folded.values())
     return apply
 
 
