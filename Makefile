@@ -7,7 +7,7 @@ WORKDIR ?= runs/quickstart
 LEGACY_PYTHON ?= python3.11
 LEGACY_VENV ?= .venv-legacy
 
-.PHONY: install quickstart test slow notebooks lint parity legacy clean
+.PHONY: install quickstart test slow notebooks lint parity legacy benchmark clean
 
 install: $(VENV)/.installed
 
@@ -52,6 +52,13 @@ parity: $(VENV)/.parity
 $(VENV)/.parity: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[parity]'
 	touch $@
+
+# Side by side with timm, transformers and plain Keras: half an hour, and nothing
+# else should run meanwhile.
+benchmark: $(VENV)/.parity
+	mkdir -p runs
+	$(BIN)/python experiments/speed/compare.py > runs/peers.jsonl
+
 
 # Against tensorflow-addons, in an environment of its own.
 legacy: install $(LEGACY_VENV)/.installed

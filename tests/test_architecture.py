@@ -21,9 +21,9 @@ FLOORS = {
     2: "starting data records weights pretrained checkpoint saved_model "
     "exportable portable sources update imagenet21k",
     3: "evaluation loop report training conversion classifier prediction "
-    "judging trials curves pairs_page demo_server",
+    "judging trials curves pairs_page demo_server benchmarking",
     4: "program data_flags model_flags recipe_flags train_flags train "
-    "evaluate predict demo fewshot vtab dedup export convert prepare "
+    "evaluate predict demo fewshot vtab dedup export convert prepare benchmark "
     "applications",
 }
 FLOOR_OF = {
@@ -40,6 +40,7 @@ VERBS = (
     "export",
     "convert",
     "prepare",
+    "benchmark",
     "applications",
 )
 

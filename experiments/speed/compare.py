@@ -1,7 +1,6 @@
-r"""Times implementations of one network in turn: A B C A B C.
+r"""Times implementations of R50x1 in turn: A B C A B C.
 
-python experiments/speed/compare.py --work=train:8:128 \
-    --contenders=timm_eager,keras_naive,bit_tf > rows.jsonl
+python experiments/speed/compare.py > experiments/results/speed/peers.jsonl
 
 Each contender is a process that stays alive while the others work, with the
 same weights, the same images and the same number of threads. A round lets each
@@ -26,6 +25,21 @@ import numpy as np
 
 CONTENDER = pathlib.Path(__file__).with_name("contender.py")
 CLASSES = 1000
+WORK = (
+    *("infer:1:224", "infer:8:224", "infer:32:224"),
+    *("train:8:128", "train:16:128", "train:4:480"),
+)
+# The first is what the others are compared with.
+CONTENDERS = {
+    "infer": (
+        *("timm_eager", "timm_channels_last", "transformers"),
+        *("keras_naive", "bit_tf", "bit_tf_export"),
+    ),
+    "train": (
+        *("timm_eager", "timm_channels_last", "transformers"),
+        *("keras_naive", "bit_tf", "bit_tf_remat"),
+    ),
+}
 # Of the largest logit: rounding, and timm's epsilon of 1e-8.
 TOLERANCE = 2e-3
 # Of a contender's name: without oneDNN, whatever TensorFlow's default is.
@@ -34,29 +48,31 @@ WITHOUT_ONEDNN = "-onednn"
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--work", action="append", required=True)
-    parser.add_argument("--contenders", required=True)
+    parser.add_argument("--work", action="append")
+    parser.add_argument("--contenders")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     given = parser.parse_args()
-    names = given.contenders.split(",")
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
-        prepare(directory, exported=any("export" in name for name in names))
-        for work in given.work:
+        prepare(directory)
+        for work in given.work or WORK:
             draw(directory, work)
+            names = CONTENDERS[work.split(":")[0]]
+            if given.contenders:
+                names = given.contenders.split(",")
             for row in compare(
                 names, work, directory, given.rounds, given.threads
             ):
                 print(json.dumps(row), flush=True)
 
 
-def prepare(directory: pathlib.Path, *, exported: bool) -> None:
+def prepare(directory: pathlib.Path) -> None:
     """Writes R50x1 with weights that were drawn, for all that read it."""
     subprocess.run(
         [
             *(sys.executable, str(CONTENDER.with_name("models.py"))),
-            *(str(directory), *(["inference"] if exported else [])),
+            *(str(directory), "inference"),
         ],
         check=True,
         env=environment("bit_tf", os.cpu_count()),
