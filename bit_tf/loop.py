@@ -27,6 +27,8 @@ CHECKPOINT_EVERY_SECONDS = 300.0
 # CPU the host's share of a step is negligible.
 ACCELERATOR_STEPS_PER_CALL = 10
 MAX_ROLLBACKS = 3
+# Of the time; less is not worth mending.
+SLOW_INPUT = 0.1
 
 
 class NotFiniteError(ValueError):
@@ -43,6 +45,7 @@ class _Window:
     steps: int = 0
     loss: float = 0.0
     correct: int = 0
+    waited: float = 0.0
     started: float = dataclasses.field(default_factory=time.monotonic)
 
     def row(self, *, step: int, batch_size: int, rate: float) -> dict:
@@ -54,6 +57,7 @@ class _Window:
             "train_accuracy": self.correct / images,
             "lr": rate,
             "images_per_second": round(images / seconds, 2),
+            "input_share": round(min(1.0, self.waited / seconds), 3),
         }
 
 
@@ -279,6 +283,7 @@ class Loop:
         self._window.steps += count
         self._window.loss += report.loss
         self._window.correct += report.correct
+        self._window.waited += report.waited
 
     def _write_rows(self) -> None:
         """Shows and writes what is due at this step."""
@@ -357,10 +362,13 @@ def _status(row: dict, total: int) -> str:
     accuracy = ""
     if "train_accuracy" in row:
         accuracy = f"accuracy {100 * row['train_accuracy']:.1f} %  "
+    waiting = ""
+    if row["input_share"] > SLOW_INPUT:
+        waiting = f"  {100 * row['input_share']:.0f} % of it waiting for images"
     return (
         f"step {row['step']}/{total}  loss {row['train_loss']:.4f}  "
         f"{accuracy}lr {row['lr']:.2e}  "
-        f"{row['images_per_second']:.1f} images/s"
+        f"{row['images_per_second']:.1f} images/s{waiting}"
     )
 
 

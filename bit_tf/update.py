@@ -32,6 +32,7 @@ class Report:
         asked: of how many replicas the host was asked to end, times updates.
         loss_scale: for the next update.
         steady_steps: updates since the scale last changed.
+        waited: for batches that were not there yet, seconds.
     """
 
     loss: float
@@ -40,6 +41,7 @@ class Report:
     asked: int
     loss_scale: float
     steady_steps: int
+    waited: float
 
 
 def compiled(
@@ -99,16 +101,17 @@ def compiled(
     replicas = strategy.num_replicas_in_sync
 
     def step(iterator, scale, asked):
-        images, labels = next(iterator)
+        images, labels, waited = _next(strategy, iterator)
         rows = strategy.run(
             replica_step, args=(images, labels, scale[0], asked)
         )
         row = strategy.reduce("SUM", rows, axis=None)
+        row = tf.concat([row, [waited]], 0)
         if not loss_scaling:
             return row, scale
         is_held = row[2] > 0
         # Held back at the least scale, it is the numbers' own fault.
-        row *= tf.stack([1, 1, tf.cast(scale[0] <= 1, row.dtype), 1])
+        row *= tf.stack([1, 1, tf.cast(scale[0] <= 1, row.dtype), 1, 1])
         return row, _rescaled(*scale, is_held)
 
     # Without AutoGraph, which would read all of this file at every start.
@@ -121,7 +124,7 @@ def compiled(
         _, total, scale = tf.while_loop(
             lambda number, total, scale: number < count,
             once_more,
-            (0, tf.zeros((4,), tf.float64), scale),
+            (0, tf.zeros((5,), tf.float64), scale),
         )
         return total, scale
 
@@ -148,11 +151,11 @@ def compiled(
             # A loop of steps around the loop of parts trips over a bug of
             # TensorFlow's graph optimiser, which leaks temporary variables
             # there. Such steps are long; the host may as well call each.
-            total = tf.zeros((4,), tf.float64)
+            total = tf.zeros((5,), tf.float64)
             for _ in range(count):
                 row, scale = one_step(iterator, scale, wish)
                 total += row
-        loss, correct, held, asked = (float(x) for x in total)
+        loss, correct, held, asked, waited = (float(x) for x in total)
         return Report(
             loss=loss,
             correct=round(correct),
@@ -160,9 +163,19 @@ def compiled(
             asked=round(asked),
             loss_scale=float(scale[0]),
             steady_steps=int(scale[1]),
+            waited=waited,
         )
 
     return steps
+
+
+def _next(strategy, iterator):
+    """Returns the next images and labels, and how long it took, seconds."""
+    started = tf.timestamp()
+    with tf.control_dependencies([started]):
+        images, labels = next(iterator)
+    with tf.control_dependencies(strategy.experimental_local_results(labels)):
+        return images, labels, tf.timestamp() - started
 
 
 def _rescaled(scale, steady, is_held):

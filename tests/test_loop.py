@@ -153,9 +153,9 @@ def test_an_interrupted_run_ends_bit_equal(whole, tmp_path):
         np.testing.assert_array_equal(a, b)
 
     def timeless(rows):
+        of_time = ("images_per_second", "input_share")
         return [
-            {k: v for k, v in row.items() if k != "images_per_second"}
-            for row in rows
+            {k: v for k, v in row.items() if k not in of_time} for row in rows
         ]
 
     assert timeless(rows) == timeless(whole[1])
@@ -284,6 +284,16 @@ def test_asked_to_end_it_saves_before_it_evaluates(
     assert evaluated[0]["examples"] > 1
     for a, b in zip(whole[0], weights, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_slow_input_is_said(whole):
+    _, rows, _, _ = whole
+    shares = [row["input_share"] for row in rows if "input_share" in row]
+    assert shares and all(0 <= share <= 1 for share in shares)
+    row = {"step": 1, "train_loss": 1.0, "lr": 0.1, "images_per_second": 9.0}
+    text = loop._status({**row, "input_share": 0.456}, 10)
+    assert text.endswith("9.0 images/s  46 % of it waiting for images")
+    assert "waiting" not in loop._status({**row, "input_share": 0.05}, 10)
 
 
 def test_a_long_run_is_told_how_to_be_short():

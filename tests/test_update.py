@@ -200,6 +200,25 @@ def test_several_steps_a_call_are_single_ones():
     assert found[0][2] == pytest.approx(found[1][2], rel=1e-12)
 
 
+def test_waiting_for_batches_is_counted():
+    model, optimizer = steps.build(devices(1), steps.recipe())
+    run = update.compiled(model, optimizer, batch_size=2, strategy=devices(1))
+    seconds = 0.2
+
+    def batch(_):
+        started = tf.timestamp()
+        ended = tf.while_loop(
+            lambda now: now < started + seconds,
+            lambda now: tf.timestamp(),
+            [started],
+        )
+        images = tf.zeros((2, 32, 32, 3)) + tf.cast(0 * ended[0], tf.float32)
+        return images, tf.eye(2, 3)
+
+    iterator = iter(tf.data.Dataset.range(3).map(batch))
+    assert run(iterator, 3).waited > seconds
+
+
 def clipped(count, clip_norm, parts=1):
     """The velocities after one step, and the norm of all of them."""
     rules = steps.recipe(warmup_steps=0, clip_norm=clip_norm)
