@@ -51,6 +51,12 @@ _PRECISION = flags.DEFINE_enum(
     execution.PRECISIONS,
     "As bit_tf.train has it, for train and inference.",
 )
+# Elsewhere they would be accepted and ignored.
+_ONLY_FOR = {
+    "remat": {"train"},
+    "precision": {"train", "inference"},
+    "dataset": {"train", "input"},
+}
 _JSON = flags.DEFINE_string(
     "json", None, "File to write the rows to as JSON lines."
 )
@@ -59,6 +65,13 @@ _JSON = flags.DEFINE_string(
 def main() -> None:
     architecture.parse_name(_MODEL.value)
     works = _WORK.value or list(WORKS)
+    for name, of in _ONLY_FOR.items():
+        flag = flags.FLAGS[name]
+        if flag.present and not flag.using_default_value and not of & {*works}:
+            raise ValueError(
+                f"{flag.serialize()} changes nothing that is measured: it is "
+                f"for --work={' and --work='.join(sorted(of))}."
+            )
     if TOLD in os.environ:
         row = _measured(*works, **json.loads(os.environ[TOLD]))
         pathlib.Path(_JSON.value).write_text(json.dumps(row) + "\n")
@@ -82,6 +95,7 @@ def _in_a_process_of_its_own(work: str) -> dict:
         text
         for text in program.given_flags(_MODEL, images.DATASET, images.DATA_DIR)
         if not text.startswith(("--work=", "--json="))
+        and work in _ONLY_FOR.get(text.lstrip("-").split("=")[0], WORKS)
     ]
     with tempfile.TemporaryDirectory() as directory:
         file = pathlib.Path(directory, "row.json")

@@ -56,6 +56,20 @@ def test_all_is_measured_on_real_images(tmp_path):
     assert "gemm_share" not in found[-1]
 
 
+@pytest.mark.parametrize(
+    ("flag", "work", "wanted"),
+    [
+        ("--remat", "input", "--work=train."),
+        ("--precision=mixed_float16", "export", "--work=inference and"),
+        ("--dataset=folder:x", "inference", "--work=input and --work=train."),
+    ],
+)
+def test_what_would_change_nothing_is_refused(flag, work, wanted):
+    done = programs.run("benchmark", flag, f"--work={work}")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"{flag} changes nothing" in done.stderr and wanted in done.stderr
+
+
 def test_what_cannot_be_measured_is_refused():
     done = programs.run("benchmark", "--model=R27")
     assert done.returncode == 1

@@ -238,6 +238,27 @@ def test_what_is_large_is_not_kept_but_computed_again(monkeypatch):
     assert kept() == before - 1
 
 
+@pytest.mark.parametrize("name", formulations.FORMULATIONS)
+def test_only_here_there_are_gradients_by_hand_and_batch_norm(name):
+    """What others load must not need what only this process knows."""
+
+    @tf.function(autograph=False)
+    def compute(x, kernel):
+        ones = tf.ones(SHAPE[-1])
+        with formulations.using(name):
+            kernels = [formulations.standardize(kernel)]
+            return formulations.norm_relu_convolve(
+                x, ones, ones, kernels, strides=[1], groups=8, epsilon=1e-5
+            )[0]
+
+    found = compute.get_concrete_function(
+        tf.zeros(SHAPE), tf.ones((3, 3, SHAPE[-1], 3))
+    )
+    text = str(found.graph.as_graph_def())
+    assert ("_gradient_op_type" in text) == (name == "cpu")
+    assert ("FusedBatchNormV3" in text) == (name == "cpu")
+
+
 def test_accelerators_get_the_plain_one():
     assert formulations.chosen() == "cpu"
     with mock.patch.object(
