@@ -51,6 +51,7 @@ def main() -> None:
     with program.quiet_import():
         from bit_tf import classifier as classifier_lib
         from bit_tf import demo_server
+        from bit_tf import demonstration
 
     with demo_server.Server(_PORT.value) as server, image_file.many():
         classifier = classifier_lib.with_exif(
@@ -62,7 +63,7 @@ def main() -> None:
             stored = neighbours.read_features(
                 features, num_features=classifier.num_features
             )
-        demo = demo_server.Demo(
+        demo = demonstration.Demo(
             classifier,
             reading=image_file.Reading(
                 max_pixels=_MAX_IMAGE_PIXELS.value, on_bad="skip"
@@ -72,10 +73,10 @@ def main() -> None:
         )
         for text in demo.prepare():
             program.say(f"note: {text}")
-        # How those who started it without a terminal end it. What they start
-        # in the background begins with Ctrl-C ignored.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        # The end is no failure. What is started in the background begins with
+        # Ctrl-C ignored.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: sys.exit(0))
         program.say(f"model         {classifier.about}")
         program.say(f"page          {server.address} until Ctrl-C")
         server.serve(demo)

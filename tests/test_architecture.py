@@ -21,7 +21,7 @@ FLOORS = {
     2: "starting data records weights pretrained checkpoint saved_model "
     "exportable portable sources update imagenet21k",
     3: "evaluation loop report training conversion classifier prediction "
-    "judging trials curves pairs_page demo_server benchmarking",
+    "judging trials curves pairs_page demonstration demo_server benchmarking",
     4: "program data_flags model_flags recipe_flags train_flags train "
     "evaluate predict demo fewshot vtab dedup export convert prepare benchmark "
     "applications",

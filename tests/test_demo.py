@@ -22,6 +22,7 @@ from PIL import Image
 
 from bit_tf import classifier as classifier_lib
 from bit_tf import demo_server
+from bit_tf import demonstration
 from bit_tf import image_file
 from bit_tf import neighbours
 from bit_tf import prediction
@@ -79,7 +80,7 @@ def stored(model, images):
 def demo_of(model, **kwargs):
     reading = image_file.Reading(max_pixels=10**6, on_bad="skip")
     kwargs = {"max_upload_mb": 1, "reading": reading, **kwargs}
-    return demo_server.Demo(model, **kwargs)
+    return demonstration.Demo(model, **kwargs)
 
 
 @contextlib.contextmanager
@@ -171,7 +172,7 @@ def test_an_answer_is_what_is_predicted_of_the_file(
     status, _, answer = ask(server, "POST", "/predict", content)
     found = json.loads(answer)
     assert status == 200 and found["seconds"] > 0
-    assert len(found["classes"]) == demo_server.TOP_K < 7
+    assert len(found["classes"]) == demonstration.TOP_K < 7
     assert [c["name"] for c in found["classes"]] == list(expected.classes)
     # Another batch size: float32 rounding, as in test_predict.
     assert [c["value"] for c in found["classes"]] == pytest.approx(
@@ -205,7 +206,7 @@ def test_a_model_that_has_diverged_says_so(model):
     broken = dataclasses.replace(
         model, head="squared", class_names=("age",), logits=logits
     )
-    with pytest.raises(demo_server.RefusedError, match="diverged"):
+    with pytest.raises(demonstration.RefusedError, match="diverged"):
         demo_of(broken).answer(picture())
 
 
@@ -403,7 +404,7 @@ def test_thumbnails_are_small_and_of_usable_files_only(model, tmp_path):
     with Image.open(io.BytesIO(demo.thumbnail(0))) as image:
         assert image.width == 224 and image.height in (7, 8)
     for index, said in ((1, "more than"), (2, "not an image"), (3, "no such")):
-        with pytest.raises(demo_server.RefusedError, match=said):
+        with pytest.raises(demonstration.RefusedError, match=said):
             demo.thumbnail(index)
 
 
@@ -500,15 +501,10 @@ def predicted(weights_path, images):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        (signal.SIGINT, 130),
-        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
-    ],
+    "number",
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
 )
-def test_the_program_serves_until_it_is_ended(
-    weights_path, predicted, number, code
-):
+def test_the_program_serves_until_it_is_ended(weights_path, predicted, number):
     with programs.start(
         "demo",
         f"--model={weights_path}",
@@ -532,8 +528,7 @@ def test_the_program_serves_until_it_is_ended(
             process.kill()
     assert "R26x0.5 of some.npz" in lines[0] and len(answer["classes"]) == 5
     assert len(answer["neighbours"]) == 5
-    assert process.returncode == code and "Traceback" not in errors
-    assert errors.count("\n") <= 2
+    assert process.returncode == 0 and not errors
 
 
 @pytest.mark.parametrize(
