@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import bit_tf
+from bit_tf import preprocessing
 from bit_tf import resnet_v2
 from bit_tf import weights
 from bit_tf import weights_file
@@ -19,6 +20,7 @@ from bit_tf import zoo
 PUBLISHED_LICENSE = "apache-2.0"
 # What hubs call a licence that they do not know.
 OTHER_LICENSE = "other"
+_RANGE = preprocessing.OWN_RANGE
 _OUTPUTS = {
     "softmax": "logits; softmax gives probabilities",
     "sigmoid": "logits; sigmoid gives probabilities",
@@ -50,8 +52,8 @@ class Exportable:
         license: as model hubs name it, such as apache-2.0.
 
     Raises:
-        ValueError: names and outputs do not match in number, or the licence
-            is not such a name.
+        ValueError: names and outputs do not match in number, the licence is
+            not such a name, or images would come in another range.
     """
 
     model: resnet_v2.ResNetV2
@@ -72,6 +74,11 @@ class Exportable:
                 f"license={self.license!r}: give it as model hubs name it, "
                 "such as apache-2.0, cc-by-4.0 or other."
             )
+        if not (self.preprocessing or _RANGE).endswith(_RANGE):
+            raise ValueError(
+                f"preprocessing={self.preprocessing!r}: it has to end with "
+                f"{_RANGE}, the range that the network knows."
+            )
 
     @property
     def has_head(self) -> bool:
@@ -87,10 +94,8 @@ class Exportable:
     @property
     def unit_preprocessing(self) -> str:
         """Encoded image -> (crop, crop, 3) in [0, 1], see `preprocessing`."""
-        text = self.preprocessing or (
-            f"decode|resize({self.crop})|value_range(-1,1)"
-        )
-        return text.replace("value_range(-1,1)", "value_range(0,1)")
+        text = self.preprocessing or f"decode|resize({self.crop}){_RANGE}"
+        return f"{text.removesuffix(_RANGE)}|value_range(0,1)"
 
     def facts(self, **more) -> dict:
         """Returns what bit_tf.json says of it, JSON types."""

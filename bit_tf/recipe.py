@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 HYPERRULE_TRAIN = (
-    "decode|resize({resize})|random_crop({crop})|random_flip|value_range(-1,1)"
+    "decode|resize({resize})|to_uint8|random_crop({crop})|random_flip|"
+    "value_range(-1,1)"
 )
 INCEPTION_TRAIN = (
-    "decode_and_inception_crop({crop})|random_flip|value_range(-1,1)"
+    "decode_and_inception_crop({crop})|to_uint8|random_flip|value_range(-1,1)"
 )
 # What is minimised: cross-entropy of one distribution over all classes, for
 # images with one label, or of one per class, summed, for images with several;

@@ -12,6 +12,7 @@ import tensorflow as tf
 from bit_tf import formulations
 from bit_tf import losses
 from bit_tf import optimizer as optimizer_lib
+from bit_tf import preprocessing
 
 # Of the loss scale for float16: doubled after so many updates without
 # overflow, halved after each with (Micikevicius et al., arXiv 1710.03740).
@@ -221,7 +222,7 @@ def of_replica(
     def forward_backward(images, labels, kept, loss_scale):
         """Returns the sum of losses, the correct ones, and gradients."""
         with tf.GradientTape() as tape, formulation():
-            logits = _logits(model, images, kept)
+            logits = _logits(model, preprocessing.in_range(images), kept)
             labels = tf.cast(labels, logits.dtype)
             loss = tf.reduce_sum(
                 losses.per_example(loss_name, labels, logits, class_weights)

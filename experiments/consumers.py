@@ -5,8 +5,10 @@ python experiments/consumers.py --images=FOLDER \
     > experiments/results/consumers/matrix.jsonl
 
 Prints a JSON line per model and runtime: the largest difference of the logits
-as a share of the largest, top-1 agreement, the size of the file, and the time
-per image, one at a time, as a multiple of the Keras model's. Each runtime is a
+from those of an evaluation of the same files, as a share of the largest; top-1
+agreement, the size of the file, and the time per image, one at a time, as a
+multiple of the Keras model's. serving_default gets the files' bytes, so its
+difference is what training and serving differ by. Each runtime is a
 process of its own that cannot import bit_tf. `make legacy` builds the
 environment of hub.*; the others are in bit_tf[parity].
 """
@@ -24,10 +26,13 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from bit_tf import data
+from bit_tf import examples
 from bit_tf import exportable
 from bit_tf import image_file
 from bit_tf import listed_files
 from bit_tf import portable
+from bit_tf import recipe
 from bit_tf import resnet_v2
 from bit_tf import saved_model
 from bit_tf import serving
@@ -35,6 +40,7 @@ from bit_tf import workdir
 
 MODELS = {"R26x0.5": 128, "R50x1": 224}
 CLASSES = 100
+IMAGES = 50
 # Runtime -> which file, and whether it is of the environment with Keras 2.
 CONSUMERS = {
     "hub_load": ("saved_model", True),
@@ -81,22 +87,23 @@ def _random(name: str) -> exportable.Exportable:
         model=model,
         class_names=[f"class {i}" for i in range(CLASSES)],
         crop=MODELS[name],
+        preprocessing=recipe.SQUASH_EVAL.format(crop=MODELS[name]),
         weight_decay=1e-4,
     )
 
 
 def _measure(subject, files, directory: pathlib.Path, given) -> None:
     contents = [image_file.read(file) for file in files[:150]]
-    for index, content in enumerate(contents[:50]):
+    for index, content in enumerate(contents[:IMAGES]):
         (directory / f"{index}.jpg").write_bytes(content)
     read = serving.reader(subject.unit_preprocessing, subject.crop)
     images, errors = read(tf.constant(contents))
     assert not any(errors.numpy()), errors
     images = images.numpy()
-    images, calibration = images[:50], images[50:]
+    images, calibration = images[:IMAGES], images[IMAGES:]
     np.save(directory / "images.npy", images)
     call = tf.function(lambda x: subject.model(x * 2 - 1, training=False))
-    wanted = np.concatenate([call(x[None]).numpy() for x in images])
+    wanted = _evaluated(subject, files[:IMAGES])
     for form, path in zip(
         saved_model.FORMS, ("saved_model", "inference"), strict=True
     ):
@@ -148,6 +155,25 @@ def _measure(subject, files, directory: pathlib.Path, given) -> None:
                 if np.isfinite(found["ms"]):
                     row["time"] = round(float(found["ms"]) / keras_ms, 2)
         print(json.dumps(row), flush=True)
+
+
+def _evaluated(subject, files) -> np.ndarray:
+    """Returns the logits that an evaluation of the files sees."""
+    images = examples.Examples(
+        names=files,
+        contents=files,
+        labels=np.zeros(len(files), np.int64),
+        sizes=np.zeros((len(files), 2), np.int64),
+        class_names=tuple(subject.class_names),
+    )
+    batches = data.for_evaluation(
+        images,
+        preprocessing=subject.preprocessing,
+        crop=subject.crop,
+        batch_size=10,
+    )
+    predict = tf.function(lambda x: subject.model(x, training=False))
+    return np.concatenate([predict(x).numpy() for x, *_ in batches])
 
 
 def _environment() -> dict[str, str]:

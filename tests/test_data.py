@@ -49,24 +49,17 @@ def make_recipe(**kwargs):
 
 
 def indices(batches):
-    """Recovers the indices from the pixels, [-1, 1] -> [0, 255]."""
-    return [
-        np.rint((images.numpy()[:, 0, 0, 0] + 1) * 127.5).astype(int).tolist()
-        for images, _ in batches
-    ]
+    """Recovers the indices from the pixels."""
+    return [images.numpy()[:, 0, 0, 0].tolist() for images, _ in batches]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 100, 1000])
 def test_every_epoch_is_a_permutation_of_its_own(count):
     def epoch(number):
         positions = tf.range(number * count, (number + 1) * count, 1, tf.int64)
-        return [
-            int(i)
-            for i in tf.map_fn(
-                lambda p: data.index_at(p, num_examples=count, seed=1),
-                positions,
-            )
-        ]
+        return list(
+            data.index_at(positions, num_examples=count, seed=1).numpy()
+        )
 
     first, second = epoch(0), epoch(1)
     assert sorted(first) == sorted(second) == list(range(count))
@@ -74,22 +67,24 @@ def test_every_epoch_is_a_permutation_of_its_own(count):
         assert first != second != list(range(count))
 
 
-def test_the_order_looks_random():
-    count = 500
-    order = np.array(
-        [
-            int(
-                data.index_at(
-                    tf.constant(p, tf.int64), num_examples=count, seed=0
-                )
-            )
-            for p in range(count)
-        ]
-    )
-    # Correlation of position and index: standard error 1 / sqrt(500).
-    assert abs(np.corrcoef(np.arange(count), order)[0, 1]) < 4 / count**0.5
-    steps = np.diff(order)
-    assert len(np.unique(steps)) > count / 3
+# The numbers and the seed are such that 4 rounds would not do.
+@pytest.mark.parametrize("count", [500, 1280, 5000, 50_000])
+def test_the_order_is_random_in_every_epoch(count):
+    positions = tf.range(count, dtype=tf.int64)
+    orders = [
+        data.index_at(
+            positions + epoch * count, num_examples=count, seed=seed
+        ).numpy()
+        for seed, epoch in [(0, e) for e in range(20)] + [(1, 0)]
+    ]
+    found = np.corrcoef([np.arange(count), *orders])
+    # Standard error 1 / sqrt(count), of 231 pairs.
+    assert np.abs(found - np.eye(22)).max() < 5 / count**0.5
+    for order in orders:
+        # Neighbours are none, and a batch is no part of a sorted set.
+        assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 5 / count**0.5
+        first = (order[: count // 2] < count / 2).mean()
+        assert abs(first - 0.5) < 5 * 0.5 / count**0.5
 
 
 def test_batches_cross_epochs_without_loss():
@@ -133,6 +128,23 @@ def test_seeds_order_and_augment_differently():
     ) != indices(data.for_training(examples, make_recipe(), seed=2))
 
 
+def test_neighbours_are_augmented_independently():
+    # Left or right, of images one after the other and of operations.
+    seeds = data._seeds(0, data._AUGMENTATION, tf.range(2000, dtype=tf.int64))
+    drawn = np.array(
+        [
+            tf.vectorized_map(
+                lambda seed: tf.random.stateless_uniform((), seed),
+                tf.add(seeds, (operation, 0)),
+            )
+            for operation in range(3)
+        ]
+    )
+    found = np.corrcoef(np.concatenate([drawn[:, 1:], drawn[:, :-1]]))
+    assert np.abs(found - np.eye(6)).max() < 5 / 2000**0.5
+    assert np.abs(drawn.mean(axis=1) - 0.5).max() < 5 / (12 * 2000) ** 0.5
+
+
 def test_an_image_is_augmented_anew_every_time():
     rng = np.random.default_rng(0)
     buffer = io.BytesIO()
@@ -157,10 +169,34 @@ def test_labels_belong_to_their_images():
     for images, labels in data.for_training(
         make_examples(30), make_recipe(), seed=0
     ):
-        index = np.rint((images.numpy()[:, 0, 0, 0] + 1) * 127.5)
         np.testing.assert_array_equal(
-            labels.numpy().argmax(axis=1), index.astype(int) % 3
+            labels.numpy().argmax(axis=1), images.numpy()[:, 0, 0, 0] % 3
         )
+
+
+def test_images_are_bytes_but_where_they_are_blended():
+    examples = make_examples(30)
+    plain, blended = (
+        next(
+            iter(
+                data.for_training(
+                    examples, make_recipe(mixup_alpha=alpha), seed=0
+                )
+            )
+        )[0]
+        for alpha in (0.0, 1.0)
+    )
+    assert plain.dtype == tf.uint8 and blended.dtype == tf.float32
+    assert (np.abs(blended) <= 1).all()
+    # All pixels of an image are its index, so the partner can be seen.
+    index = plain.numpy()[:, 0, 0, 0] / 127.5 - 1
+    weight = [
+        (a - before) / (own - before)
+        for a, own, before in zip(
+            blended.numpy()[:, 0, 0, 0], index, np.roll(index, 1), strict=True
+        )
+    ]
+    np.testing.assert_allclose(weight, weight[0], rtol=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 11])

@@ -70,7 +70,7 @@ def test_resolution_follows_the_image_area(
     recipe = rule(10, height, width, model, reading=reading)
     assert (recipe.resize, recipe.crop) == (resize, crop)
     assert recipe.train_preprocessing == (
-        f"decode|resize({resize})|random_crop({crop})|random_flip|"
+        f"decode|resize({resize})|to_uint8|random_crop({crop})|random_flip|"
         "value_range(-1,1)"
     )
     # No centre crop: the test image is squashed to the crop's size.
@@ -244,17 +244,17 @@ def test_another_upstream_is_refused():
     [
         (
             {"random_flip": False},
-            "decode|resize(160)|random_crop(128)|value_range(-1,1)",
+            "decode|resize(160)|to_uint8|random_crop(128)|value_range(-1,1)",
             "decode|resize(128)|value_range(-1,1)",
         ),
         (
             {"random_crop": False},
-            "decode|resize(128)|random_flip|value_range(-1,1)",
+            "decode|resize(128)|to_uint8|random_flip|value_range(-1,1)",
             "decode|resize(128)|value_range(-1,1)",
         ),
         (
             {"apply_exif": False, "random_flip": False, "random_crop": False},
-            "decode(0)|resize(128)|value_range(-1,1)",
+            "decode(0)|resize(128)|to_uint8|value_range(-1,1)",
             "decode(0)|resize(128)|value_range(-1,1)",
         ),
     ],
@@ -268,11 +268,11 @@ def test_augmentation_can_be_switched_off(switches, train, evaluation):
 def test_the_upstream_crop_can_be_switched_off():
     template = recipe_lib.INCEPTION_TRAIN
     assert overrides.without(template, {"apply_exif"}).startswith(
-        "decode_and_inception_crop({crop},0)|random_flip"
+        "decode_and_inception_crop({crop},0)|to_uint8|random_flip"
     )
     assert overrides.without(
         template, {"random_crop", "apply_exif"}
-    ).startswith("decode(0)|resize({crop})|random_flip")
+    ).startswith("decode(0)|resize({crop})|to_uint8|random_flip")
 
 
 def test_stored_pixels_are_scaled_before_they_are_resized():
@@ -282,7 +282,7 @@ def test_stored_pixels_are_scaled_before_they_are_resized():
     large = upstream.recipe(num_examples=1000)
     recipe = overrides.override(large, pixel_scale=255, apply_exif=False)
     assert recipe.train_preprocessing.startswith(
-        "decode(0)|multiply(255)|inception_crop(224)|random_flip"
+        "decode(0)|multiply(255)|inception_crop(224)|to_uint8|random_flip"
     )
 
 

@@ -42,6 +42,33 @@ def test_value_range_maps_the_ends():
     )
 
 
+def test_pixels_are_rounded_to_bytes():
+    near = np.array([[[0, 0.4, 0.5], [1.49, 254.4, 255.0001]]], np.float32)
+    np.testing.assert_array_equal(
+        apply("to_uint8", near), [[[0, 0, 1], [1, 254, 255]]]
+    )
+    assert apply("to_uint8", pixels()).dtype == np.uint8
+
+
+def test_a_pipeline_up_to_its_range_and_the_range_are_the_pipeline():
+    text = "resize(20)|to_uint8|random_crop(9)|random_flip|value_range(-1,1)"
+    found = preprocessing.parse_to_uint8(text)(pixels(), SEED)
+    assert found.dtype == tf.uint8
+    np.testing.assert_array_equal(
+        preprocessing.in_range(found), apply(text, pixels())
+    )
+    images = tf.constant([0.5])
+    assert preprocessing.in_range(images) is images
+
+
+@pytest.mark.parametrize(
+    "text", ["resize(20)|value_range(-1,1)", "resize(20)|to_uint8"]
+)
+def test_pipelines_without_bytes_or_with_another_range_are_refused(text):
+    with pytest.raises(ValueError, match="to hold to_uint8"):
+        preprocessing.parse_to_uint8(text)
+
+
 def test_resize_squashes_without_antialiasing():
     # Bilinear at half size samples between two pixels; with antialiasing it
     # would take four.
@@ -171,7 +198,7 @@ def test_operations_of_one_image_draw_from_different_seeds():
     # Two flips with one seed would cancel out for every image.
     image = pixels()
     results = [
-        (apply("random_flip|random_flip", image, [n, 0]) == image).all()
+        (apply("random_flip|random_flip", image, [0, n]) == image).all()
         for n in range(40)
     ]
     assert not all(results)

@@ -110,6 +110,13 @@ def consume(script, path):
     return json.loads(printed)
 
 
+def test_images_of_another_range_are_refused():
+    model = resnet_v2.build("R26x0.5", 3, seed=3)
+    wrong = "decode|resize(32)|value_range(-1, 1)"
+    with pytest.raises(ValueError, match="the range that the network knows"):
+        exportable(model, preprocessing=wrong)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     path = tmp_path_factory.mktemp("export")

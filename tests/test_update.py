@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bit_tf import distribution
+from bit_tf import preprocessing
 from bit_tf import update
 from tests import cluster_ports
 from tests import steps
@@ -317,6 +318,24 @@ def test_float16_needs_its_loss_scale_and_gets_its_gradients():
     assert error(1.0) > 0.5
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_bytes_count_as_the_numbers_that_they_stand_for(parts):
+    rules, strategy = steps.first_step(), devices(1)
+    images, labels = next(iter(steps.batches(strategy, rules)))
+    assert images.dtype == tf.uint8
+    found = []
+    for given in (images, preprocessing.in_range(images)):
+        model, optimizer = steps.build(strategy, rules)
+        run = update.compiled(
+            model, optimizer, batch_size=8, strategy=strategy, parts=parts
+        )
+        batches = tf.data.Dataset.from_tensors((given, labels)).repeat()
+        reports = [run(iter(batches), 1) for _ in range(2)]
+        found.append([report.loss for report in reports])
+    assert found[0] == found[1]
+    assert found[0][0] != found[0][1]
+
+
 def test_a_worker_that_was_asked_to_end_is_heard():
     strategy = devices(2)
     rules = steps.recipe()
@@ -344,7 +363,8 @@ def test_the_loss_scale_follows_each_update_of_a_call(
         parts=parts,
         loss_scaling=True,
     )
-    good = next(iter(steps.batches(devices(1), rules)))
+    images, labels = next(iter(steps.batches(devices(1), rules)))
+    good = preprocessing.in_range(images), labels
     bad = (tf.fill(good[0].shape, np.float32("nan")), good[1])
 
     def data(*, are_good):
