@@ -6,59 +6,13 @@ import tensorflow as tf
 
 from bit_tf import examples as examples_lib
 from bit_tf import image_file
+from bit_tf import ordering
 from bit_tf import preprocessing as preprocessing_lib
 from bit_tf import recipe as recipe_lib
 from bit_tf import records
 
-# Separate streams of random numbers drawn from one seed.
-_ORDER, _AUGMENTATION, _MIXUP = range(3)
-# Of TensorFlow's permutations. With its own 4, those of 50,000 examples are
-# alike: from one epoch to another the places correlate by up to 0.7.
-_ROUNDS = 16
 
-
-def _stream(seed: int, stream: int) -> tf.Tensor:
-    """Returns a (2,) int64 seed of its own for one use of the run's seed."""
-    return tf.random.experimental.stateless_fold_in(
-        tf.constant([seed, 0], tf.int64), tf.constant(stream, tf.int64)
-    )
-
-
-def _seeds(seed: int, stream: int, numbers: tf.Tensor) -> tf.Tensor:
-    """Returns (b, 2) int64 seeds, one for each of (b,) numbers."""
-    key = tf.fill(tf.shape(numbers), _stream(seed, stream)[0])
-    return tf.stack([key, numbers], axis=-1)
-
-
-def index_at(
-    positions: tf.Tensor, *, num_examples: int, seed: int
-) -> tf.Tensor:
-    """Returns which examples stand at `positions` of the endless sequence.
-
-    Position p belongs to epoch p // N. Every epoch is a permutation of its
-    own, computed per position and never stored, so that a run can begin
-    anywhere and any number of threads may ask.
-
-    Args:
-        positions: (b,) int64, from 0.
-        num_examples: N.
-        seed: the run's seed.
-
-    Returns:
-        (b,) int64 in [0, N).
-    """
-    seeds = _seeds(seed, _ORDER, positions // num_examples)
-    # `tf.random.experimental.index_shuffle` fills up several seeds in the wrong
-    # place.
-    return tf.raw_ops.RandomIndexShuffle(
-        index=positions % num_examples,
-        seed=tf.pad(seeds, ((0, 0), (1, 0))),
-        max_index=tf.constant(num_examples - 1, tf.int64),
-        rounds=_ROUNDS,
-    )
-
-
-def _reader(examples: examples_lib.Images):
+def reader(examples: examples_lib.Images):
     """Returns a function of an item: (encoded image, (outputs,) targets).
 
     An item is an index, or a protocol buffer of a set in files. Targets are 1
@@ -109,10 +63,10 @@ def _file_reader(examples: examples_lib.Examples):
     )
 
 
-def _items(
+def items(
     examples: examples_lib.Images, indexed: tf.data.Dataset
 ) -> tf.data.Dataset:
-    """Turns (seed or position, index) into (the same, item); see `_reader`."""
+    """Turns (seed or position, index) into (the same, item); see `reader`."""
     if not isinstance(examples, records.Records):
         return indexed
     # A call of Python is worth more than one example.
@@ -151,6 +105,7 @@ def for_training(
     first_step: int = 0,
     skipped: int = 0,
     share: Share = ALL,
+    kept: tuple[tf.Tensor, tf.Tensor] | None = None,
 ) -> tf.data.Dataset:
     """Returns the batches of steps first_step, first_step + 1, ... to the end.
 
@@ -165,6 +120,7 @@ def for_training(
         first_step: updates made before.
         skipped: batches that the run has passed over.
         share: which part of each batch to prepare.
+        kept: of the same examples and recipe, see `kept_images.resized`.
 
     Returns:
         A dataset of ((b, crop, crop, 3) uint8 images, or with mixup float32 in
@@ -172,8 +128,10 @@ def for_training(
         distributions, or standardised numbers), b = recipe.batch_size /
         share.count.
     """
-    read = _reader(examples)
-    preprocess = preprocessing_lib.parse_to_uint8(recipe.train_preprocessing)
+    resize, augment, _ = preprocessing_lib.parse_to_uint8(
+        recipe.train_preprocessing
+    )
+    read = reader(examples) if kept is None else None
     num_examples, batch_size = len(examples), recipe.batch_size
     size = batch_size // share.count
     # The partner of a share's first example is another host's last.
@@ -187,13 +145,17 @@ def for_training(
 
     @tf.autograph.experimental.do_not_convert
     def load(own_seed, item):
-        content, targets = read(item)
-        image = preprocess(content, own_seed)
+        if kept is None:
+            content, targets = read(item)
+            image = resize(content, own_seed)
+        else:
+            image, targets = (values[item] for values in kept)
+        image = augment(image, own_seed)
         image = tf.ensure_shape(image, (recipe.crop, recipe.crop, 3))
         return image, learnt(targets)
 
     def augmentation(positions):
-        return _seeds(seed, _AUGMENTATION, positions)
+        return ordering.seeds(seed, ordering.AUGMENTATION, positions)
 
     def learnt(targets):
         """Returns what is to be learnt of what is said of an image."""
@@ -208,7 +170,7 @@ def for_training(
     def mix(batch, contents):
         images, labels = contents
         own = tf.random.experimental.stateless_fold_in(
-            _stream(seed, _MIXUP), batch
+            ordering.stream(seed, ordering.MIXUP), batch
         )
         return preprocessing_lib.mixup(
             *(preprocessing_lib.in_range(images), labels),
@@ -219,8 +181,10 @@ def for_training(
 
     if isinstance(examples, records.Stream):
         # Every host reads all and keeps its share, still encoded.
-        items = (
-            examples.serialized(_stream(seed, _ORDER), first * batch_size)
+        loaded = (
+            examples.serialized(
+                ordering.stream(seed, ordering.ORDER), first * batch_size
+            )
             .batch(batch_size, drop_remainder=True)
             .take(last - first)
             .enumerate(first)
@@ -236,16 +200,14 @@ def for_training(
         positions = tf.data.Dataset.range(first, last).map(
             lambda batch: batch * batch_size + within
         )
-        items = _items(
-            examples,
-            positions.map(
-                lambda those: (
-                    augmentation(those),
-                    index_at(those, num_examples=num_examples, seed=seed),
-                )
-            ).unbatch(),
-        )
-    dataset = items.map(
+        indexed = positions.map(
+            lambda those: (
+                augmentation(those),
+                ordering.index_at(those, num_examples=num_examples, seed=seed),
+            )
+        ).unbatch()
+        loaded = indexed if kept is not None else items(examples, indexed)
+    dataset = loaded.map(
         load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     dataset = dataset.batch(size + int(has_previous), drop_remainder=True)
@@ -285,7 +247,7 @@ def for_evaluation(
             "order, and not evaluated on: prepare it with "
             "--file_format=array_record, or take a part of it."
         )
-    read = _reader(examples)
+    read = reader(examples)
     preprocess = preprocessing_lib.parse(preprocessing)
     num_examples = len(examples)
     unused_seed = tf.zeros((2,), tf.int64)
@@ -304,13 +266,13 @@ def for_evaluation(
             batch * batch_size + own
         )
     )
-    items = _items(
+    loaded = items(
         examples,
         positions.map(
             lambda position: (position, tf.minimum(position, num_examples - 1))
         ),
     )
-    dataset = items.map(
+    dataset = loaded.map(
         load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     return dataset.batch(size, drop_remainder=True).prefetch(1)

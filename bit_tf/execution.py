@@ -29,6 +29,8 @@ class Execution:
             backward pass instead of kept.
         steps_per_call: updates between two looks of the host; None for one on
             CPUs and ten elsewhere.
+        cache_mb: millions of bytes for images in memory, decoded and resized,
+            if all of them fit; 0 for none.
         jit_compile: whether XLA compiles forward and backward pass.
         nan_policy: one of NAN_POLICIES.
         eval_every: steps between evaluations; None for only at the end.
@@ -45,6 +47,7 @@ class Execution:
     accumulate_steps: int | None = None
     remat: bool = False
     steps_per_call: int | None = None
+    cache_mb: int = 0
     jit_compile: bool = False
     nan_policy: str = "stop"
     eval_every: int | None = None

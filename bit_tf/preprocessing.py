@@ -17,6 +17,8 @@ Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # How a pipeline for the network ends.
 OWN_RANGE = "|value_range(-1,1)"
+# Of the names of operations that draw.
+_DRAWN = ("random", "inception")
 
 
 def decode(apply_exif: int = 1) -> Operation:
@@ -218,13 +220,45 @@ def parse(text: str) -> Operation:
     Raises:
         ValueError: unknown operation, or arguments it does not take.
     """
+    return _chain(_operations(text.split("|")))
+
+
+def parse_to_uint8(text: str) -> tuple[Operation, Operation, bool]:
+    """Builds a pipeline that ends with OWN_RANGE, but without that.
+
+    Its images are small to keep and to send; where they are used, `in_range`
+    does the rest.
+
+    Returns:
+        What it does up to "to_uint8"; what it does to that; and whether the
+        first is the same every time.
+
+    Raises:
+        ValueError: see `parse`; or there is no "to_uint8", or another end.
+    """
+    parts = text.split("|")
+    if "to_uint8" not in parts or not text.endswith(OWN_RANGE):
+        raise ValueError(
+            f"image operations {text!r}: they have to hold to_uint8, and to "
+            f"end with {OWN_RANGE}, the range that the network knows."
+        )
+    cut = parts.index("to_uint8") + 1
+    before, after = parts[:cut], parts[cut:-1]
+    return (
+        _chain(_operations(before)),
+        _chain(_operations(after), first=cut),
+        not any(drawn in part for part in before for drawn in _DRAWN),
+    )
+
+
+def _operations(parts: Sequence[str]) -> list[Operation]:
     operations: list[Operation] = []
-    for part in text.split("|"):
+    for part in parts:
         match = re.fullmatch(r"(\w+)(?:\(([-\d., ]*)\))?", part.strip())
         if not match or match[1] not in OPERATIONS:
             raise ValueError(
-                f"unknown image operation {part!r} in {text!r}: allowed are "
-                f"{', '.join(OPERATIONS)}."
+                f"unknown image operation {part!r} in {'|'.join(parts)!r}: "
+                f"allowed are {', '.join(OPERATIONS)}."
             )
         arguments = [
             float(word) if "." in word else int(word)
@@ -234,25 +268,10 @@ def parse(text: str) -> Operation:
         try:
             operations.append(OPERATIONS[match[1]](*arguments))
         except TypeError as error:
-            raise ValueError(f"{part!r} in {text!r}: {error}.") from error
-    return _chain(operations)
-
-
-def parse_to_uint8(text: str) -> Operation:
-    """Builds a pipeline that ends with OWN_RANGE, but without that.
-
-    Its images are small to keep and to send; where they are used, `in_range`
-    does the rest.
-
-    Raises:
-        ValueError: see `parse`; or there is no "to_uint8", or another end.
-    """
-    if "|to_uint8" not in text or not text.endswith(OWN_RANGE):
-        raise ValueError(
-            f"image operations {text!r}: they have to hold to_uint8, and to "
-            f"end with {OWN_RANGE}, the range that the network knows."
-        )
-    return parse(text.removesuffix(OWN_RANGE))
+            raise ValueError(
+                f"{part!r} in {'|'.join(parts)!r}: {error}."
+            ) from error
+    return operations
 
 
 def in_range(images: tf.Tensor) -> tf.Tensor:
@@ -266,9 +285,9 @@ def in_range(images: tf.Tensor) -> tf.Tensor:
     return value_range(-1, 1)(images, None)
 
 
-def _chain(operations: Sequence[Operation]) -> Operation:
+def _chain(operations: Sequence[Operation], first: int = 0) -> Operation:
     def apply(image, seed):
-        for index, operation in enumerate(operations):
+        for index, operation in enumerate(operations, first):
             # The generator scrambles its seed, so that neighbours will do.
             image = operation(image, tf.add(seed, (index, 0)))
         return image

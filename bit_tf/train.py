@@ -142,6 +142,7 @@ def _execution() -> execution_lib.Execution:
         accumulate_steps=given.ACCUMULATE_STEPS.value,
         remat=given.REMAT.value,
         steps_per_call=given.STEPS_PER_CALL.value,
+        cache_mb=given.CACHE_MB.value,
         jit_compile=given.JIT_COMPILE.value,
         nan_policy=given.NAN_POLICY.value,
         eval_every=given.EVAL_EVERY.value,

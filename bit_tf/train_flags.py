@@ -99,6 +99,14 @@ STEPS_PER_CALL = flags.DEFINE_integer(
     lower_bound=1,
     upper_bound=MAX_INTEGER,
 )
+CACHE_MB = flags.DEFINE_integer(
+    "cache_mb",
+    0,
+    "Keep the images in memory, decoded and resized, if they take no more "
+    "millions of bytes than this: where training waits for images.",
+    lower_bound=0,
+    upper_bound=MAX_INTEGER,
+)
 JIT_COMPILE = flags.DEFINE_bool(
     "jit_compile", False, "Let XLA compile forward and backward pass."
 )

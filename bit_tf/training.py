@@ -15,6 +15,7 @@ from bit_tf import examples as examples_lib
 from bit_tf import execution as execution_lib
 from bit_tf import exportable
 from bit_tf import imbalance
+from bit_tf import kept_images
 from bit_tf import loop
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import outcomes
@@ -145,6 +146,9 @@ def run(
         target_mean=recipe.target_mean,
         target_scale=recipe.target_scale,
     )
+    kept = None
+    if execution.cache_mb:
+        kept = _kept(train, recipe, execution.cache_mb, is_chief, log)
     latest: dict[int, outcomes.Outcome] = {}
 
     def evaluate_at(step: int) -> dict:
@@ -168,6 +172,7 @@ def run(
                     first_step=first,
                     skipped=skipped,
                     share=data.Share(host, hosts),
+                    kept=kept,
                 ),
             ),
             evaluate=evaluate_at,
@@ -223,6 +228,23 @@ def _name_the_image(error, train, evaluation) -> None:
             f"{', '.join(found)}. Mend or remove them; what was saved before "
             "is whole."
         ) from error
+
+
+def _kept(train, recipe, most_mb, is_chief, log):
+    """Returns what `kept_images.resized` does, and shows how far it is."""
+    bar = progress_lib.Progress(len(train))
+
+    def show(done):
+        if is_chief:
+            bar.update(done, f"resizing image {done:,} of {len(train):,}")
+
+    def tell(text):
+        bar.clear()
+        log(text)
+
+    return kept_images.resized(
+        train, recipe, most_mb=most_mb, progress=show, log=tell
+    )
 
 
 def _leave(

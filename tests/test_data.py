@@ -10,6 +10,8 @@ from PIL import Image
 
 from bit_tf import data
 from bit_tf import examples as examples_lib
+from bit_tf import kept_images
+from bit_tf import ordering
 from bit_tf import recipe as recipe_lib
 from tests import batches as batches_lib
 
@@ -30,6 +32,18 @@ def make_examples(count, classes=3, side=8):
         sizes=np.full((count, 2), side),
         class_names=tuple("abc"[:classes]),
     )
+
+
+def make_noise(count):
+    """Images that can be told from their mirror images."""
+    rng = np.random.default_rng(0)
+    contents = []
+    for _ in range(count):
+        buffer = io.BytesIO()
+        pixels = rng.integers(0, 256, (8, 9, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(buffer, format="PNG")
+        contents.append(buffer.getvalue())
+    return dataclasses.replace(make_examples(count), contents=contents)
 
 
 def make_recipe(**kwargs):
@@ -58,7 +72,7 @@ def test_every_epoch_is_a_permutation_of_its_own(count):
     def epoch(number):
         positions = tf.range(number * count, (number + 1) * count, 1, tf.int64)
         return list(
-            data.index_at(positions, num_examples=count, seed=1).numpy()
+            ordering.index_at(positions, num_examples=count, seed=1).numpy()
         )
 
     first, second = epoch(0), epoch(1)
@@ -72,7 +86,7 @@ def test_every_epoch_is_a_permutation_of_its_own(count):
 def test_the_order_is_random_in_every_epoch(count):
     positions = tf.range(count, dtype=tf.int64)
     orders = [
-        data.index_at(
+        ordering.index_at(
             positions + epoch * count, num_examples=count, seed=seed
         ).numpy()
         for seed, epoch in [(0, e) for e in range(20)] + [(1, 0)]
@@ -80,10 +94,10 @@ def test_the_order_is_random_in_every_epoch(count):
     found = np.corrcoef([np.arange(count), *orders])
     # Standard error 1 / sqrt(count), of 231 pairs.
     assert np.abs(found - np.eye(22)).max() < 5 / count**0.5
-    for order in orders:
+    for one in orders:
         # Neighbours are none, and a batch is no part of a sorted set.
-        assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 5 / count**0.5
-        first = (order[: count // 2] < count / 2).mean()
+        assert abs(np.corrcoef(one[1:], one[:-1])[0, 1]) < 5 / count**0.5
+        first = (one[: count // 2] < count / 2).mean()
         assert abs(first - 0.5) < 5 * 0.5 / count**0.5
 
 
@@ -128,9 +142,54 @@ def test_seeds_order_and_augment_differently():
     ) != indices(data.for_training(examples, make_recipe(), seed=2))
 
 
+@pytest.mark.parametrize("changes", [{}, {"mixup_alpha": 0.3}])
+def test_images_kept_in_memory_give_the_same_batches(changes):
+    examples = make_noise(20)
+    rules = make_recipe(**changes)
+    shown, said = [], []
+    kept = kept_images.resized(
+        examples, rules, most_mb=1, progress=shown.append, log=said.append
+    )
+    assert kept[0].shape == (20, 10, 10, 3) and kept[0].dtype == tf.uint8
+    assert shown == [20] and said == ["images are kept in memory: 0 MB"]
+    for first in (0, 3):
+        read, remembered = (
+            data.for_training(
+                examples, rules, seed=1, first_step=first, kept=how
+            )
+            for how in (None, kept)
+        )
+        for (a, b), (c, d) in zip(read, remembered, strict=True):
+            np.testing.assert_array_equal(a, c)
+            np.testing.assert_array_equal(b, d)
+
+
+@pytest.mark.parametrize(
+    ("changes", "most_mb", "said"),
+    [
+        ({"resize": 200}, 1, "they take 2 MB, more than 1"),
+        ({"total_steps": 9}, 1, "most are used once"),
+        ({"train_template": recipe_lib.INCEPTION_TRAIN}, 1, "is drawn before"),
+    ],
+)
+def test_why_images_are_not_kept_is_told(changes, most_mb, said):
+    lines = []
+    kept = kept_images.resized(
+        make_examples(20),
+        make_recipe(**changes),
+        most_mb=most_mb,
+        log=lines.append,
+    )
+    assert kept is None and len(lines) == 1
+    assert lines[0].startswith("images are not kept in memory: ")
+    assert said in lines[0]
+
+
 def test_neighbours_are_augmented_independently():
     # Left or right, of images one after the other and of operations.
-    seeds = data._seeds(0, data._AUGMENTATION, tf.range(2000, dtype=tf.int64))
+    seeds = ordering.seeds(
+        0, ordering.AUGMENTATION, tf.range(2000, dtype=tf.int64)
+    )
     drawn = np.array(
         [
             tf.vectorized_map(
@@ -146,13 +205,7 @@ def test_neighbours_are_augmented_independently():
 
 
 def test_an_image_is_augmented_anew_every_time():
-    rng = np.random.default_rng(0)
-    buffer = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(
-        buffer, format="PNG"
-    )
-    one = dataclasses.replace(make_examples(1), contents=[buffer.getvalue()])
-    (images, _), *_ = data.for_training(one, make_recipe(), seed=0)
+    (images, _), *_ = data.for_training(make_noise(1), make_recipe(), seed=0)
     assert len({image.tobytes() for image in images.numpy()}) > 1
 
 

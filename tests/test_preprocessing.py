@@ -52,8 +52,9 @@ def test_pixels_are_rounded_to_bytes():
 
 def test_a_pipeline_up_to_its_range_and_the_range_are_the_pipeline():
     text = "resize(20)|to_uint8|random_crop(9)|random_flip|value_range(-1,1)"
-    found = preprocessing.parse_to_uint8(text)(pixels(), SEED)
-    assert found.dtype == tf.uint8
+    resize, augment, is_steady = preprocessing.parse_to_uint8(text)
+    found = augment(resize(pixels(), SEED), SEED)
+    assert is_steady and found.dtype == tf.uint8
     np.testing.assert_array_equal(
         preprocessing.in_range(found), apply(text, pixels())
     )

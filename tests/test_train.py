@@ -373,6 +373,7 @@ def test_all_switches_at_once(tmp_path):
         "--remat",
         "--jit_compile",
         "--steps_per_call=2",
+        "--cache_mb=10",
         "--clip_norm=1",
         "--ema_decay=0.9",
         "--weight_decay=1e-4",
@@ -383,6 +384,7 @@ def test_all_switches_at_once(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "ema_decay" in done.stdout and "weight_decay" in done.stdout
     assert "computed 2 at a time" in done.stdout
+    assert "images are" in done.stdout and "in memory" in done.stdout
     kept = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["step-00000004", "step-00000006"]
     assert np.isfinite(

@@ -1,0 +1,141 @@
+r"""Times the batches of training beside the official order of the same work.
+
+python experiments/speed/input.py --images=FOLDER \
+    > experiments/results/speed/input.jsonl
+
+In turn A B C A B C, in one process, on encoded images in memory: photos of 500
+x 375 pixels for 512 -> 480, and images of 32 x 32 for 160 -> 128. "official"
+resizes in float32, cuts, mirrors and scales, as the authors' TensorFlow code
+does (but mirrors half of the images, not all); "decode" does nothing but that.
+"""
+
+import argparse
+import io
+import json
+import random
+import statistics
+import time
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from bit_tf import data
+from bit_tf import decoding
+from bit_tf import examples as examples_lib
+from bit_tf import kept_images
+from bit_tf import listed_files
+from bit_tf import recipe as recipe_lib
+
+IMAGES = 300
+ROUNDS = 5
+# Name -> size of the images, sides before and after the crop, batch.
+KINDS = {
+    "photos": ((500, 375), 512, 480, 32),
+    "small": ((32, 32), 160, 128, 128),
+}
+SECONDS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", required=True)
+    given = parser.parse_args()
+    files = list(listed_files.expand([given.images]))
+    random.Random(0).shuffle(files)
+    files = [f for f in files if f.lower().endswith((".jpg", ".jpeg"))]
+    for kind, (size, resize, crop, batch_size) in KINDS.items():
+        contents = [_encoded(file, size) for file in files[:IMAGES]]
+        recipe = recipe_lib.Recipe(
+            name="",
+            total_steps=10**6,
+            batch_size=batch_size,
+            base_lr=0.0,
+            warmup_steps=0,
+            decay_steps=(),
+            resize=resize,
+            crop=crop,
+        )
+        _compare(kind, _contenders(contents, recipe), batch_size)
+
+
+def _encoded(file: str, size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    image = Image.open(file).convert("RGB").resize(size, Image.LANCZOS)
+    image.save(buffer, format="JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def _contenders(contents: list[bytes], recipe: recipe_lib.Recipe) -> dict:
+    count = len(contents)
+    examples = examples_lib.Examples(
+        names=[str(i) for i in range(count)],
+        contents=contents,
+        labels=np.zeros(count, np.int64),
+        sizes=np.zeros((count, 2), np.int64),
+        class_names=("one",),
+    )
+    encoded = tf.constant(contents)
+    kept = kept_images.resized(examples, recipe, most_mb=10**4)
+
+    def official(index):
+        image = tf.io.decode_jpeg(encoded[index % count], channels=3)
+        image = tf.image.resize(image, (recipe.resize, recipe.resize))
+        image = tf.image.random_crop(image, (recipe.crop, recipe.crop, 3))
+        image = tf.image.random_flip_left_right(image)
+        return (image - 127.5) / 127.5
+
+    def mapped(function):
+        return (
+            tf.data.Dataset.range(10**9)
+            .map(function, num_parallel_calls=tf.data.AUTOTUNE)
+            .batch(recipe.batch_size, drop_remainder=True)
+            .prefetch(2)
+        )
+
+    with_mixup = recipe_lib.Recipe(**{**vars(recipe), "mixup_alpha": 0.1})
+    return {
+        "official": mapped(official),
+        "bit_tf": data.for_training(examples, recipe, seed=0),
+        "bit_tf, kept": data.for_training(examples, recipe, seed=0, kept=kept),
+        "official, mixup": mapped(official).map(
+            lambda images: 0.5 * images + 0.5 * images[::-1]
+        ),
+        "bit_tf, mixup": data.for_training(examples, with_mixup, seed=0),
+        "decode": mapped(lambda index: decoding.decode(encoded[index % count])),
+    }
+
+
+def _compare(kind: str, contenders: dict, batch_size: int) -> None:
+    seconds = {name: [] for name in contenders}
+    for _ in range(ROUNDS):
+        for name, dataset in contenders.items():
+            iterator = iter(dataset)
+            # What is prepared ahead is not timed.
+            for _ in range(4):
+                next(iterator)
+            done, began = 0, time.perf_counter()
+            while (spent := time.perf_counter() - began) < SECONDS:
+                next(iterator)
+                done += batch_size
+            seconds[name].append(spent / done)
+            # It would go on while the next is timed.
+            del iterator
+    for name, found in seconds.items():
+        ratios = [
+            a / b for a, b in zip(found, seconds["official"], strict=True)
+        ]
+        row = {
+            "images": kind,
+            "pipeline": name,
+            "images_per_second": round(1 / statistics.median(found)),
+            "ratio": round(statistics.median(ratios), 3),
+            "ratio_min": round(min(ratios), 3),
+            "ratio_max": round(max(ratios), 3),
+            "rounds": ROUNDS,
+        }
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
