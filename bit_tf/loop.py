@@ -1,6 +1,7 @@
 """The training loop: resume, step, log, evaluate, save."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from bit_tf import events
 from bit_tf import execution as execution_lib
 from bit_tf import interruption as interruption_lib
 from bit_tf import optimizer as optimizer_lib
+from bit_tf import patience
 from bit_tf import progress as progress_lib
 from bit_tf import recipe as recipe_lib
 from bit_tf import update
@@ -134,6 +136,8 @@ class Loop:
         self._progress = progress_lib.Progress(recipe.total_steps)
         self._events = events.Events(workdir.tensorboard) if is_chief else None
         self._saved, self._saved_at = state.step, time.monotonic()
+        self._unwritten: list[dict] = []
+        self._patience = patience.Patience(self._say)
         self._window = _Window()
         self._iterator = None
         self._is_alone = distribution.num_hosts(strategy) == 1
@@ -146,13 +150,14 @@ class Loop:
                 that step is kept.
             interruption.StoppedError: this process, or that of another worker,
                 was asked to end; the state is saved.
-            OSError: a file could not be written; older states are whole.
+            OSError: a file could not be written, for the third time in a row
+                or at the end; older states are whole.
         """
         total = self._recipe.total_steps
         pace = estimate.Pace(self._recipe, log=self._say)
         self._truncate_metrics()
         if self._execution.nan_policy == "rollback" and not self._state.step:
-            self._save()
+            self._save(must=True)
         self._restart_data()
         if self._is_evaluation_due():
             # It was asked to end before it had evaluated.
@@ -182,13 +187,18 @@ class Loop:
                 if self._is_evaluation_due() and not ends:
                     self._evaluate_now()
                 if self._is_save_due() or asked:
-                    self._save()
+                    self._save(must=ends)
                 if ends:
-                    self._progress.clear()
+                    self._end()
                     raise interruption_lib.StoppedError(
                         self._state.step, interruption.number
                     )
+        self._end()
+
+    def _end(self) -> None:
         self._progress.clear()
+        if self._unwritten:
+            self._write_metrics()
 
     def _restart_data(self) -> None:
         self._iterator = iter(
@@ -267,7 +277,7 @@ class Loop:
             f"{MAX_ROLLBACKS} times)"
         )
         # Kept, so that who continues from here knows of it.
-        self._save()
+        self._save(must=True)
         self._truncate_metrics()
         self._window = _Window()
         self._restart_data()
@@ -323,9 +333,17 @@ class Loop:
         self._window.started += time.monotonic() - started
 
     def _append(self, row: dict) -> None:
-        if self._is_chief:
-            self._workdir.append_metrics(row)
+        if not self._is_chief:
+            return
+        self._unwritten.append(row)
+        if self._patience.wrote(
+            f"the metrics of step {row['step']}", self._write_metrics
+        ):
             self._events.write(row)
+
+    def _write_metrics(self) -> None:
+        self._workdir.append_metrics(*self._unwritten)
+        self._unwritten.clear()
 
     def _say(self, text: str) -> None:
         self._progress.clear()
@@ -345,17 +363,26 @@ class Loop:
             and time.monotonic() - self._saved_at > CHECKPOINT_EVERY_SECONDS
         )
 
-    def _save(self) -> None:
-        if self._is_chief:
-            checkpoint.save(
-                self._workdir.checkpoints,
-                self._state,
-                model=self._model,
-                optimizer=self._optimizer,
-                keep=self._execution.keep_checkpoints,
-                keep_every=self._execution.keep_checkpoint_every,
-            )
-        self._saved, self._saved_at = self._state.step, time.monotonic()
+    def _save(self, *, must: bool = False) -> None:
+        """Writes the state.
+
+        Args:
+            must: whether a run that goes on without it would be a lie.
+        """
+        write = functools.partial(
+            checkpoint.save,
+            self._workdir.checkpoints,
+            self._state,
+            model=self._model,
+            optimizer=self._optimizer,
+            keep=self._execution.keep_checkpoints,
+            keep_every=self._execution.keep_checkpoint_every,
+        )
+        self._saved_at = time.monotonic()
+        if not self._is_chief or self._patience.wrote(
+            f"the state of step {self._state.step}", write, must=must
+        ):
+            self._saved = self._state.step
 
 
 def _status(row: dict, total: int) -> str:

@@ -145,10 +145,21 @@ class Workdir:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         write_text(self.metrics, text)
 
-    def append_metrics(self, row: dict) -> None:
-        """Adds one row; a row is on disk whole before the next begins."""
-        with open(self.metrics, "a") as file:
-            file.write(json.dumps(row) + "\n")
+    def append_metrics(self, *rows: dict) -> None:
+        """Adds rows, or none of them where they cannot be written.
+
+        Raises:
+            OSError: the disk; the file is what it was.
+        """
+        text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        with open(self.metrics, "ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                while text:
+                    text = text[file.write(text) :]
+            except OSError:
+                file.truncate(before)
+                raise
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict]:
