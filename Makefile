@@ -7,7 +7,7 @@ WORKDIR ?= runs/quickstart
 LEGACY_PYTHON ?= python3.11
 LEGACY_VENV ?= .venv-legacy
 
-.PHONY: install quickstart test slow notebooks lint parity legacy benchmark clean
+.PHONY: install quickstart test slow notebooks lint parity legacy faults benchmark clean
 
 install: $(VENV)/.installed
 
@@ -53,12 +53,19 @@ $(VENV)/.parity: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[parity]'
 	touch $@
 
+# Kills, cuts and spoils in thousands of ways: some two hours. `make test` has a
+# few of each.
+faults: install
+	mkdir -p runs && rm -f runs/faults.jsonl
+	BIT_TF_FAULTS=full BIT_TF_FAULTS_TABLE=$(abspath runs/faults.jsonl) \
+	    $(BIN)/python -m pytest tests/faults --durations=10 || true
+	$(BIN)/python experiments/faults.py runs/faults.jsonl
+
 # Side by side with timm, transformers and plain Keras: half an hour, and nothing
 # else should run meanwhile.
 benchmark: $(VENV)/.parity
 	mkdir -p runs
 	$(BIN)/python experiments/speed/compare.py > runs/peers.jsonl
-
 
 # Against tensorflow-addons, in an environment of its own.
 legacy: install $(LEGACY_VENV)/.installed

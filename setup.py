@@ -34,6 +34,7 @@ setup(
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
             "ruff==0.17.6",
             "scikit-learn>=1.5",
             "pyarrow>=16",

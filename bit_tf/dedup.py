@@ -13,6 +13,7 @@ import sys
 import numpy as np
 from absl import flags
 
+from bit_tf import cells
 from bit_tf import image_file
 from bit_tf import program
 from bit_tf import progress as progress_lib
@@ -41,7 +42,9 @@ _INSIDE = flags.DEFINE_bool(
     "inside", True, "With two sets: look for pairs inside each of them too."
 )
 _MAX_IMAGE_PIXELS = program.define_max_image_pixels()
-flags.declare_key_flag("max_image_pixels")
+program.define_trust_saved_model()
+for _name in ("max_image_pixels", "trust_saved_model"):
+    flags.declare_key_flag(_name)
 program.define_mirror()
 
 
@@ -140,7 +143,8 @@ def _table(results) -> str:
         by_features = row.feature_similarity
         writer.writerow(
             [
-                *(row.where, row.first, row.second),
+                row.where,
+                *(cells.of_file(name) for name in (row.first, row.second)),
                 *(f"{row.similarity:.4f}", row.how),
                 "" if by_features is None else f"{by_features:.4f}",
             ]

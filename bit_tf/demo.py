@@ -35,7 +35,13 @@ _MAX_UPLOAD_MB = flags.DEFINE_integer(
     upper_bound=2**10,
 )
 _MAX_IMAGE_PIXELS = program.define_max_image_pixels()
-for _name in ("model", "image_size", "mirror", "max_image_pixels"):
+for _name in (
+    "model",
+    "image_size",
+    "trust_saved_model",
+    "mirror",
+    "max_image_pixels",
+):
     flags.declare_key_flag(_name)
 
 

@@ -31,6 +31,8 @@ class Execution:
             CPUs and ten elsewhere.
         cache_mb: millions of bytes for images in memory, decoded and resized,
             if all of them fit; 0 for none.
+        deterministic: whether to choose operations that give the same bits
+            every time, and to leave what a clock says out of the rows.
         jit_compile: whether XLA compiles forward and backward pass.
         nan_policy: one of NAN_POLICIES.
         eval_every: steps between evaluations; None for only at the end.
@@ -48,6 +50,7 @@ class Execution:
     remat: bool = False
     steps_per_call: int | None = None
     cache_mb: int = 0
+    deterministic: bool = False
     jit_compile: bool = False
     nan_policy: str = "stop"
     eval_every: int | None = None

@@ -20,4 +20,5 @@ IMAGE_SIZE = flags.DEFINE_integer(
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 32, "Images at once.", lower_bound=1, upper_bound=2**15
 )
+program.define_trust_saved_model()
 program.define_mirror()

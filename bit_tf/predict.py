@@ -10,6 +10,7 @@ import time
 
 from absl import flags
 
+from bit_tf import cells
 from bit_tf import image_file
 from bit_tf import model_flags as asked
 from bit_tf import program
@@ -109,7 +110,7 @@ def _csv(classifier):
     top_k = min(_TOP_K.value, len(classifier.class_names))
     columns = ["file"]
     if is_number:
-        columns.append(classifier.class_names[0])
+        columns.append(cells.of_text(classifier.class_names[0]))
     for rank in range(1, top_k + 1) if not is_number else ():
         columns += [f"class_{rank}", f"probability_{rank}"]
     columns.append("error")
@@ -120,11 +121,12 @@ def _csv(classifier):
     writer.writerow(columns)
 
     def write(found) -> None:
-        row = [found.name]
+        row = [cells.of_file(found.name)]
         for name, value in zip(found.classes, found.probabilities, strict=True):
-            row += [_digits(value)] if is_number else [name, _digits(value)]
+            row += [] if is_number else [cells.of_text(name)]
+            row.append(_digits(value))
         row += [""] * (width - 1 - len(row))
-        row.append(found.error)
+        row.append(cells.of_text(found.error))
         if found.features is not None:
             row += [_digits(value) for value in found.features]
         writer.writerow(row + [""] * (len(columns) - len(row)))

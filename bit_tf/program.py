@@ -75,6 +75,21 @@ def run(main: Callable[..., None], *, arguments: int | None = 0) -> None:
     app.run(guarded, flags_parser=_parse)
 
 
+def define_only_check_flags() -> flags.FlagHolder[bool]:
+    """Defines --only_check_flags, for programs that can do it.
+
+    absl's own ends as soon as it is read, before it has seen the others.
+    """
+    app.define_help_flags()
+    delattr(flags.FLAGS, "only_check_flags")
+    return flags.DEFINE_bool(
+        "only_check_flags",
+        False,
+        "Look at the flags and the images, show what would be done, and end: "
+        "nothing is fetched, trained or written.",
+    )
+
+
 def define_mirror() -> None:
     """Defines --mirror, for programs that fetch published weights."""
     flags.DEFINE_string(
@@ -149,16 +164,33 @@ def starting_point(text: str) -> pretrained.Start:
         return pretrained.Start(model_name=stored.architecture, init_from=path)
 
 
+def define_trust_saved_model() -> None:
+    """Defines --trust_saved_model, which `model_path` asks for."""
+    flags.DEFINE_bool(
+        "trust_saved_model",
+        False,
+        "Run a SavedModel that --model names: it is a program, and may read "
+        "and write files. Not needed for the workdir of a run, or for weights.",
+    )
+
+
 def model_path(source: str) -> pathlib.Path:
     """Returns where the model is that --model stands for.
 
     Raises:
-        ValueError: see `weights_file`.
+        ValueError: see `weights_file`; or it is a SavedModel, and nobody said
+            that it may run.
     """
     path = pathlib.Path(source).expanduser()
-    if any(
-        (path / name).is_file() for name in ("recipe.json", "saved_model.pb")
-    ):
+    if (path / "recipe.json").is_file():
+        return path
+    if (path / "saved_model.pb").is_file():
+        if not flags.FLAGS.trust_saved_model:
+            raise ValueError(
+                f"{path} is a SavedModel: that is a program, which may read "
+                "and write files. Give --trust_saved_model if you know who "
+                "made it."
+            )
         return path
     return weights_file(source)
 

@@ -38,6 +38,9 @@ MAX_EVALUATIONS = 10
 # For TensorFlow to join workers that have just met.
 JOIN_SECONDS = 50
 
+_ONLY_CHECK_FLAGS = program.define_only_check_flags()
+flags.declare_key_flag(_ONLY_CHECK_FLAGS.name)
+
 
 def main() -> None:
     if not given.WORKDIR.value.strip():
@@ -55,6 +58,19 @@ def main() -> None:
     # Wrong numbers are told before weights are fetched.
     _resolve(train, given.SMALL_MODEL, task)
     workdir = workdir_lib.Workdir(given.WORKDIR.value)
+    if _ONLY_CHECK_FLAGS.value:
+        recipe = _resolve(
+            train, _named_model(workdir), task, apply_exif=apply_exif
+        )
+        if given.STRATEGY.value == "one_device":
+            execution.parts(
+                given.SMALL_MODEL,
+                crop=recipe.crop,
+                replica_batch=recipe.batch_size,
+            )
+        program.say(recipe_lib.table(recipe))
+        program.say("the flags can be used; nothing was trained or written")
+        return
     model_name, init_from = _start(workdir)
     init_file = _checked(init_from, model_name) if init_from else None
     if init_file and numbers.INITIALIZER.value is not None:
@@ -143,6 +159,7 @@ def _execution() -> execution_lib.Execution:
         remat=given.REMAT.value,
         steps_per_call=given.STEPS_PER_CALL.value,
         cache_mb=given.CACHE_MB.value,
+        deterministic=given.DETERMINISTIC.value,
         jit_compile=given.JIT_COMPILE.value,
         nan_policy=given.NAN_POLICY.value,
         eval_every=given.EVAL_EVERY.value,
@@ -258,6 +275,19 @@ def _start(workdir: workdir_lib.Workdir) -> tuple[str, str | None]:
         return given.SMALL_MODEL, None
     program.say(f"model {given.DEFAULT_MODEL}; choose another with --model")
     return zoo.find(given.DEFAULT_MODEL).architecture, given.DEFAULT_MODEL
+
+
+def _named_model(workdir: workdir_lib.Workdir) -> str:
+    """Returns the architecture that `_start` would, and fetches nothing."""
+    name, init_from = given.MODEL.value, given.INIT_FROM.value
+    if name is None and init_from and not _is_published(init_from):
+        return _architecture_of(program.weights_file(init_from))
+    if name is None and init_from is None and workdir.recipe.exists():
+        return workdir.read_recipe()["model"]
+    if name is None and given.RECIPE.value == "upstream":
+        return given.SMALL_MODEL
+    name = name or init_from or given.DEFAULT_MODEL
+    return zoo.find(name).architecture if _is_published(name) else name
 
 
 def _architecture_of(path: pathlib.Path) -> str:

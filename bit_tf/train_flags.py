@@ -107,6 +107,13 @@ CACHE_MB = flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=MAX_INTEGER,
 )
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic",
+    False,
+    "Choose only operations that give the same bits every time, as those of "
+    "CPUs do anyway, and leave what a clock says out of metrics.jsonl: the "
+    "same command twice then leaves the same files. Slower on GPUs.",
+)
 JIT_COMPILE = flags.DEFINE_bool(
     "jit_compile", False, "Let XLA compile forward and backward pass."
 )

@@ -86,6 +86,8 @@ def run(
     tf.config.optimizer.set_experimental_options(
         dict.fromkeys(USELESS_REWRITES, False)
     )
+    if execution.deterministic:
+        tf.config.experimental.enable_op_determinism()
     replicas = strategy.num_replicas_in_sync
     replica_batch = recipe.batch_size // replicas
     parts = execution.parts(

@@ -12,7 +12,7 @@ FLOORS = {
     0: "architecture layout zoo labels tensors recipe overrides hyperrule "
     "upstream tasks subsets examples holdout listed_files estimate progress "
     "execution interruption cluster rendezvous probes labelling catalogue "
-    "search metrics outcomes imbalance model_card patience "
+    "search metrics outcomes imbalance model_card patience cells "
     "neighbours",
     1: "resnet_v2 formulations losses preprocessing optimizer distribution "
     "workdir events decoding image_file scan duplicates pages folder rows "

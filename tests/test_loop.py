@@ -65,7 +65,9 @@ def run(
     """
     rules = recipe(**kwargs)
     strategy = distribution.build(name, ["CPU:0", "CPU:1"])
-    model, optimizer = steps.build(strategy, rules)
+    model, optimizer = steps.build(
+        strategy, rules, dtype=(execution or {}).get("precision")
+    )
     workdir = workdir_lib.Workdir(path)
     workdir.path.mkdir(exist_ok=True)
     lines = [] if lines is None else lines

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bit_tf import cells
 from bit_tf import classifier as classifier_lib
 from bit_tf import examples
 from bit_tf import image_file
@@ -85,14 +86,42 @@ def test_predictions_are_those_that_the_run_was_judged_by(run, images):
 
 def test_the_saved_model_says_the_same(run, images):
     of_run, of_saved_model = (
-        table(predict(f"--model={model}", images / "test").stdout)
-        for model in (run, run / "saved_model")
+        table(predict(*model, images / "test").stdout)
+        for model in (
+            (f"--model={run}",),
+            (f"--model={run / 'saved_model'}", "--trust_saved_model"),
+        )
     )
     for a, b in zip(of_run, of_saved_model, strict=True):
         assert (a["file"], a["class_1"]) == (b["file"], b["class_1"])
         assert float(a["probability_1"]) == pytest.approx(
             float(b["probability_1"]), abs=1e-4
         )
+
+
+def test_no_cell_is_a_formula(run, images, tmp_path):
+    for name in ("=1+1.png", "-x.png", "@a.png", "plain.png"):
+        shutil.copy(images / "test" / "dark" / "0 x.png", tmp_path / name)
+    (tmp_path / "+broken.png").write_bytes(b"nothing")
+    done = predict(
+        *(f"--model={run}", "-"),
+        cwd=tmp_path,
+        environment={"PYTHONPATH": str(programs.ROOT)},
+        input="=1+1.png\n-x.png\n@a.png\nplain.png\n+broken.png\n",
+    )
+    names = [row["file"] for row in table(done.stdout)]
+    assert names == [
+        *("./=1+1.png", "./-x.png", "./@a.png", "plain.png", "./+broken.png")
+    ]
+    # They are the same files.
+    assert all((tmp_path / name).is_file() for name in names)
+
+
+@pytest.mark.parametrize("text", ["=a", "+a", "-a", "@a", "\ta", "\ra"])
+def test_what_looks_like_a_formula_is_text(text):
+    assert cells.of_text(text) == "'" + text
+    assert cells.of_file(text) == "./" + text
+    assert cells.of_text("a=b") == cells.of_file("a=b") == "a=b"
 
 
 def test_odd_files_lists_and_features(run, images, tmp_path):
@@ -131,6 +160,10 @@ def test_odd_files_lists_and_features(run, images, tmp_path):
         (("--model={run}", "{empty}"), "no images in"),
         (("--model=nowhere", "x.png"), "nowhere"),
         (("x.png",), "--model"),
+        (
+            ("--model={run}/saved_model", "{run}/x.png"),
+            "is a program, which may read and write files",
+        ),
     ],
 )
 def test_what_cannot_be_predicted_is_one_line(run, tmp_path, arguments, said):
@@ -166,7 +199,7 @@ def test_an_evaluation_is_that_of_the_run(run, images, tmp_path):
         "evaluate",
         f"--model={run / 'saved_model'}",
         f"--dataset=folder:{images}",
-        *("--part=all", "--batch_size=5"),
+        *("--part=all", "--batch_size=5", "--trust_saved_model"),
     )
     assert "of 22 images right" in done.stdout
 
@@ -404,7 +437,10 @@ def test_numbers_from_training_to_prediction(lists, tmp_path):
     # Light and dark are told apart, in the labels' own unit.
     assert kept["r2"] > 0 and kept["mae"] < 60
     for model in (tmp_path / "run", tmp_path / "run" / "saved_model"):
-        (row,) = table(predict(f"--model={model}", lists / "0.png").stdout)
+        done = predict(
+            f"--model={model}", lists / "0.png", "--trust_saved_model"
+        )
+        (row,) = table(done.stdout)
         assert 900 < float(row["label"]) < 1400 and not row["error"]
     done = programs.run(
         "evaluate", f"--model={tmp_path / 'run'}", dataset, "--target=number"

@@ -50,7 +50,7 @@ def main() -> None:
             name="",
             total_steps=10**6,
             batch_size=batch_size,
-            base_lr=0.0,
+            base_lr=1.0,
             warmup_steps=0,
             decay_steps=(),
             resize=resize,

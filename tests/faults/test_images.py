@@ -1,0 +1,173 @@
+"""Every kind of image, in every program: used, or named with a reason."""
+
+import csv
+import json
+
+import pytest
+import tensorflow as tf
+
+from tests.conftest import save_image
+from tests.faults import zoo
+
+TRAIN = (
+    "--model=R26x0.5",
+    "--crop=32",
+    "--batch_size=4",
+    "--total_steps=4",
+    "--base_lr=0.02",
+)
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory):
+    """A folder set of two classes, one of them the zoo, train/ and test/."""
+    root = tmp_path_factory.mktemp("zoo")
+    for split in ("train", "test"):
+        for number in range(4):
+            save_image(root / split / "fine" / f"{number}.png", value=90)
+        expected = zoo.write(root / split / "zoo")
+    return root, expected
+
+
+@pytest.fixture(scope="module")
+def trained(trainings, animals, tmp_path_factory):
+    """A run that passes over what it cannot use."""
+    root, _ = animals
+    path = tmp_path_factory.mktemp("trained") / "run"
+    life = trainings.run(
+        *("train", f"--dataset=folder:{root}", f"--workdir={path}", *TRAIN),
+        "--on_bad_image=skip",
+    )
+    assert life.poll() == 0, life.printed()
+    return path, life
+
+
+def judge(row, expected, refused, where) -> None:
+    """Counts a fault per file: refused with a reason, or used."""
+    for name, outcome in expected.items():
+        reasons = [reason for file, reason in refused.items() if name in file]
+        held = outcome == zoo.EITHER or (len(reasons) == 1) == (
+            outcome == zoo.REFUSED
+        )
+        row.check(held and all(reasons), f"{where}: {name}: {reasons}")
+
+
+DEMANDED = "used, or refused with path and reason; no program fails"
+
+
+def test_training_passes_over_what_it_cannot_use(campaign, animals, trained):
+    _, expected = animals
+    path, life = trained
+    with campaign("R8 image zoo, train", DEMANDED) as row:
+        judged = json.loads((path / "evaluation.json").read_text())
+        refused = {
+            entry["file"]: entry["reason"] for entry in judged["left_out"]
+        }
+        judge(row, expected, refused, "train")
+        used = 4 + len(expected) - len(refused)
+        row.check(judged["examples"] == used, f"{judged['examples']}, {used}")
+        row.faults -= 1
+
+
+def test_evaluation_counts_what_it_passes_over(
+    campaign, animals, trained, trainings, tmp_path
+):
+    root, expected = animals
+    with campaign("R8 image zoo, evaluate", DEMANDED) as row:
+        life = trainings.run(
+            "evaluate",
+            f"--model={trained[0]}",
+            f"--dataset=folder:{root}",
+            f"--output={tmp_path / 'found'}",
+            "--on_bad_image=skip",
+        )
+        assert life.poll() == 0, life.printed()
+        judged = json.loads((tmp_path / "found/evaluation.json").read_text())
+        refused = {
+            entry["file"]: entry["reason"] for entry in judged["left_out"]
+        }
+        judge(row, expected, refused, "evaluate")
+
+
+def test_prediction_names_what_it_passes_over(
+    campaign, animals, trained, trainings
+):
+    root, expected = animals
+    with campaign("R8 image zoo, predict", DEMANDED) as row:
+        life = trainings.run(
+            "predict", f"--model={trained[0]}", root / "test" / "zoo"
+        )
+        assert life.poll() == 0, life.printed()
+        lines = life.printed().splitlines()
+        begin = next(i for i, t in enumerate(lines) if t.startswith("file,"))
+        found = list(csv.DictReader(lines[begin:]))
+        refused = {r["file"]: r["error"] for r in found if r["error"]}
+        # A list of files that ends in a folder has no pipes and no loops.
+        judge(
+            row,
+            {
+                n: e
+                for n, e in expected.items()
+                if any(n in r["file"] for r in found)
+            },
+            refused,
+            "predict",
+        )
+        assert len(found) > 40
+
+
+def test_a_saved_model_answers_for_every_image(campaign, animals, trained):
+    root, expected = animals
+    with campaign("R8 image zoo, serve", DEMANDED) as row:
+        call = tf.saved_model.load(str(trained[0] / "saved_model")).signatures[
+            "serving_default"
+        ]
+        directory = root / "test" / "zoo"
+        names = [n for n in expected if (directory / n).is_file()]
+        found = call(
+            image_bytes=tf.constant(
+                [(directory / n).read_bytes() for n in names]
+            )
+        )
+        for name, error in zip(names, found["error"].numpy(), strict=True):
+            is_known = not any(kind in name for kind in ("WEBP", "TIFF"))
+            wanted = expected[name]
+            row.check(
+                wanted == zoo.EITHER
+                or bool(error) == (wanted == zoo.REFUSED or not is_known),
+                f"{name}: {error}",
+            )
+        assert bool(tf.reduce_all(tf.math.is_finite(found["probabilities"])))
+
+
+def test_without_a_word_the_first_bad_file_ends_it(
+    campaign, animals, checks, tmp_path
+):
+    _, expected = animals
+    demanded = "one line with the file, before the first step"
+    refused = [n for n, outcome in expected.items() if outcome == zoo.REFUSED]
+    with campaign("R8 image zoo, one at a time", demanded) as row:
+        for name in refused:
+            root = tmp_path / str(row.faults)
+            for number in range(4):
+                save_image(root / "fine" / f"{number}.png", value=90)
+            (root / "zoo").mkdir()
+            zoo_file = animals[0] / "train" / "zoo" / name
+            zoo_file.rename(root / "zoo" / name)
+            try:
+                life = checks.run(
+                    "train",
+                    f"--dataset=folder:{root}",
+                    f"--workdir={tmp_path / 'run'}",
+                    *TRAIN,
+                    "--only_check_flags",
+                )
+            finally:
+                (root / "zoo" / name).rename(zoo_file)
+            last = life.printed().strip().splitlines()[-1]
+            row.check(
+                life.poll() == 1
+                and name in last
+                and "Traceback" not in life.printed(),
+                f"{name}: {life.printed()[-500:]}",
+            )

@@ -1,0 +1,70 @@
+"""A long run neither grows nor slows."""
+
+import pathlib
+import time
+
+import numpy as np
+import pytest
+
+from bit_tf import workdir as workdir_lib
+from tests.faults import test_lives
+
+
+def process(pid: int) -> dict[str, float]:
+    """Returns what Linux tells of a process."""
+    root = pathlib.Path(f"/proc/{pid}")
+    status = dict(
+        line.split(":", 1)
+        for line in (root / "status").read_text().splitlines()
+    )
+    return {
+        "mb": int(status["VmRSS"].split()[0]) / 1e3,
+        "threads": int(status["Threads"]),
+        "files": len(list((root / "fd").iterdir())),
+    }
+
+
+@pytest.mark.slow
+def test_a_soak(campaign, trainings, count, tmp_path):
+    total = count(600, 20_000)
+    path = tmp_path / "run"
+    demanded = "below 1 MB per 1,000 steps; files, threads, pace constant"
+    with campaign(f"R19 soak of {total:,} steps", demanded) as row:
+        life = trainings.start(
+            "train",
+            *test_lives.FLAGS,
+            f"--total_steps={total}",
+            f"--checkpoint_every={total // 40}",
+            f"--eval_every={total // 20}",
+            f"--workdir={path}",
+        )
+        seen = []
+        while life.poll() is None:
+            rows = workdir_lib.read_metrics(path)
+            if rows:
+                seen.append({"step": rows[-1]["step"], **process(life.pid)})
+            time.sleep(max(0.2, total / 20_000))
+        assert life.poll() == 0, life.printed()
+        # What is allocated once is there by then.
+        steady = [s for s in seen if 0.3 * total < s["step"] < 0.98 * total]
+        at = np.array([s["step"] for s in steady])
+        slope, _ = np.polyfit(at, [s["mb"] for s in steady], 1)
+        files = [s["files"] for s in steady]
+        threads = [s["threads"] for s in steady]
+        pace = [
+            r["images_per_second"]
+            for r in workdir_lib.read_metrics(path)
+            if "images_per_second" in r and r["step"] > 0.1 * total
+        ]
+        half = len(pace) // 2
+        drift = np.median(pace[:half]) / np.median(pace[half:]) - 1
+        row.seen |= {
+            "mb_per_1000_steps": round(1e3 * slope, 3),
+            "pace_drift": round(float(drift), 3),
+        }
+        # Short, what is noise is not small beside what is measured.
+        limit = 1 if total > 10_000 else 30
+        row.check(1e3 * slope < limit, f"{1e3 * slope:.2f} MB")
+        row.check(max(files) - min(files) <= 6, f"{min(files)}, {max(files)}")
+        row.check(max(threads) - min(threads) <= 4, str(set(threads)))
+        row.check(total < 10_000 or abs(drift) < 0.05, f"{drift:.3f}")
