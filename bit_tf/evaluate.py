@@ -134,6 +134,7 @@ def main() -> None:
                 "dataset": task.name,
                 "part": _PART.value,
                 **final.details(),
+                "left_out": examples_lib.left_out(matched),
             },
             indent=1,
         )

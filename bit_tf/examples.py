@@ -65,6 +65,14 @@ def joined(first: "Examples", second: "Examples") -> "Examples":
     )
 
 
+def left_out(images: Images) -> list[dict]:
+    """Returns what could not be used, for JSON: "file" and "reason"."""
+    return [
+        {"file": name, "reason": reason}
+        for name, reason in getattr(images, "left_out", ())
+    ]
+
+
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
     """Returns the different names in the order in which they are numbered.
 

@@ -128,6 +128,7 @@ class Loop:
             class_weights=class_weights,
             dropout=recipe.dropout,
             seed=seed,
+            has_clock=not execution.deterministic,
         )
         self._log_every = max(1, recipe.total_steps // LOG_ROWS)
         self._per_call = execution.steps_per_call or (

@@ -263,7 +263,14 @@ def _leave(
     """Writes evaluation, SavedModel and report."""
     workdir_lib.write_text(
         workdir.evaluation,
-        json.dumps(final.details(), indent=1) + "\n",
+        json.dumps(
+            {
+                **final.details(),
+                "left_out": examples_lib.left_out(evaluation),
+            },
+            indent=1,
+        )
+        + "\n",
     )
     if export:
         saved_model.write(workdir.saved_model, exportable.of_run(workdir))

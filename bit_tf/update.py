@@ -59,6 +59,7 @@ def compiled(
     class_weights: Sequence[float] | None = None,
     dropout: float = 0.0,
     seed: int = 0,
+    has_clock: bool = True,
 ) -> Callable[..., Report]:
     """Compiles the update: a cross-entropy averaged over the batch.
 
@@ -79,6 +80,8 @@ def compiled(
         class_weights: see `losses.per_example`.
         dropout: share of the pre-logits that is dropped.
         seed: of what is dropped, with the number of the update.
+        has_clock: whether to tell how long it waited, which TensorFlow refuses
+            where operations have to be deterministic.
 
     Returns:
         A function of (iterator over distributed batches, number of updates,
@@ -102,7 +105,7 @@ def compiled(
     replicas = strategy.num_replicas_in_sync
 
     def step(iterator, scale, asked):
-        images, labels, waited = _next(strategy, iterator)
+        images, labels, waited = _next(strategy, iterator, has_clock)
         rows = strategy.run(
             replica_step, args=(images, labels, scale[0], asked)
         )
@@ -170,8 +173,10 @@ def compiled(
     return steps
 
 
-def _next(strategy, iterator):
+def _next(strategy, iterator, has_clock):
     """Returns the next images and labels, and how long it took, seconds."""
+    if not has_clock:
+        return *next(iterator), tf.zeros((), tf.float64)
     started = tf.timestamp()
     with tf.control_dependencies([started]):
         images, labels = next(iterator)
