@@ -7,7 +7,7 @@ WORKDIR ?= runs/quickstart
 LEGACY_PYTHON ?= python3.11
 LEGACY_VENV ?= .venv-legacy
 
-.PHONY: install quickstart test slow notebooks lint parity legacy faults benchmark clean
+.PHONY: install quickstart test slow notebooks lint parity legacy faults audit benchmark clean
 
 install: $(VENV)/.installed
 
@@ -60,6 +60,11 @@ faults: install
 	BIT_TF_FAULTS=full BIT_TF_FAULTS_TABLE=$(abspath runs/faults.jsonl) \
 	    $(BIN)/python -m pytest tests/faults --durations=10 || true
 	$(BIN)/python experiments/faults.py runs/faults.jsonl
+
+# Asks the registry for known holes in what is installed.
+audit: install
+	$(BIN)/python -m pip install --quiet --editable '.[audit]'
+	$(BIN)/python -m pip_audit --progress-spinner=off --skip-editable
 
 # Side by side with timm, transformers and plain Keras: half an hour, and nothing
 # else should run meanwhile.

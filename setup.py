@@ -44,6 +44,7 @@ setup(
             "tf2onnx>=1.17",
             "onnxruntime>=1.20",
         ],
+        "audit": ["pip-audit>=2.7"],
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],
         "parquet": ["pyarrow>=16"],

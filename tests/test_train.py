@@ -1,7 +1,6 @@
 """The program from outside: what a user types and what they get."""
 
 import json
-import os
 import pathlib
 import resource
 import signal
@@ -412,42 +411,3 @@ def test_help_and_wrong_flags_need_no_tensorflow(flag):
     assert "bit_tf.sources" in done.stderr
     assert "| tensorflow" not in done.stderr
     assert "| keras" not in done.stderr
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_ends_bit_equal(tmp_path, kills=5):
-    flags = (
-        DATASET,
-        "--examples_per_class=4",
-        "--noexport",
-        "--checkpoint_every=3",
-        *TINY,
-        "--total_steps=120",
-    )
-    whole = run(*flags, f"--workdir={tmp_path / 'whole'}")
-    assert whole.returncode == 0, whole.stderr
-    rng = np.random.default_rng(int(os.environ.get("BIT_TF_TEST_SEED", "0")))
-    workdir = tmp_path / "killed"
-    metrics = workdir / "metrics.jsonl"
-    # Each life is ended after some more rows, then at a random instant.
-    for life, rows in enumerate(np.sort(rng.integers(3, 100, kills))):
-        process = programs.start("train", *flags, f"--workdir={workdir}")
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if (
-                metrics.exists()
-                and len(metrics.read_text().splitlines()) >= rows
-            ):
-                break
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.1))
-        assert process.poll() is None, f"life {life} had ended before"
-        process.kill()
-        process.wait()
-    done = run(*flags, f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
-    assert "continuing at step" in done.stdout
-    first, second = weights(tmp_path / "whole"), weights(workdir)
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        np.testing.assert_array_equal(value, second[key])

@@ -108,7 +108,7 @@ def test_any_flags_are_a_recipe_or_one_line(campaign, checks, count, tmp_path):
     with campaign("R18 flags made by hypothesis", demanded) as row:
 
         @hypothesis.settings(
-            max_examples=count(60, 10_000),
+            max_examples=count(40, 10_000),
             deadline=None,
             derandomize=True,
             database=None,

@@ -63,7 +63,7 @@ def wait_for_rows(path, life, number) -> None:
 def test_kill_9_leaves_no_trace(
     campaign, trainings, whole, count, rng, tmp_path
 ):
-    runs, kills = count((1, 2), (20, 10))
+    runs, kills = count((1, 1), (20, 10))
     demanded = "weights and metrics bit-equal, by the same command alone"
     # Two thirds of a life are spent in saves.
     slow = ["slow_disk", 0.03]
@@ -89,6 +89,7 @@ def test_kill_9_leaves_no_trace(
             row.faults -= 1
 
 
+@pytest.mark.slow
 def test_a_save_that_is_cut_off_is_no_save(
     campaign, trainings, whole, count, tmp_path
 ):
@@ -126,6 +127,7 @@ def test_a_save_that_is_cut_off_is_no_save(
                 )
 
 
+@pytest.mark.slow
 def test_asked_to_end_it_loses_no_step(
     campaign, trainings, whole, count, rng, tmp_path
 ):
@@ -164,6 +166,7 @@ def test_asked_to_end_it_loses_no_step(
             row.faults -= 1
 
 
+@pytest.mark.slow
 def test_a_second_run_on_one_workdir_is_refused(
     campaign, trainings, whole, count, tmp_path
 ):

@@ -93,7 +93,7 @@ def test_what_is_not_finite_stops_the_run_and_is_not_saved(
     cases = [(p, v, s) for p in PRECISIONS for v in VALUES for s in STEPS]
     demanded = "held back at once; ends or, where it passes, goes on"
     with campaign(f"R9 NaN and infinity in the {place}", demanded) as row:
-        for precision, value, step in cases[:: count(6, 1)]:
+        for precision, value, step in cases[:: count(12, 1)]:
             path, kwargs = tmp_path / str(row.faults), {}
             ended = None
             with monkeypatch.context() as patch:
@@ -134,6 +134,7 @@ def test_what_is_not_finite_stops_the_run_and_is_not_saved(
             )
 
 
+@pytest.mark.slow
 def test_the_same_command_leaves_the_same_bits(
     campaign, trainings, count, tmp_path
 ):
@@ -174,6 +175,7 @@ CHOICES = {
 }
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_are_the_batch(campaign, count):
     demanded = "losses, weights and averages to 1e-9 in float64, 20 updates"
     cases = [(name, parts) for name in CHOICES for parts in (2, 4, 8)]
@@ -193,6 +195,7 @@ def test_parts_of_a_batch_are_the_batch(campaign, count):
             row.check(worst < 1e-9, f"{name}, {parts} parts: {worst}")
 
 
+@pytest.mark.slow
 def test_devices_share_a_batch_and_not_its_result(campaign, count):
     demanded = "losses and weights to 1e-9 in float64, 20 updates"
     with campaign("R11 1, 2 and 4 devices", demanded) as row:
