@@ -7,7 +7,7 @@ WORKDIR ?= runs/quickstart
 LEGACY_PYTHON ?= python3.11
 LEGACY_VENV ?= .venv-legacy
 
-.PHONY: install quickstart test slow notebooks lint parity legacy faults audit benchmark clean
+.PHONY: install quickstart test slow notebooks lint parity legacy faults mutants audit benchmark clean
 
 install: $(VENV)/.installed
 
@@ -60,6 +60,12 @@ faults: install
 	BIT_TF_FAULTS=full BIT_TF_FAULTS_TABLE=$(abspath runs/faults.jsonl) \
 	    $(BIN)/python -m pytest tests/faults --durations=10 || true
 	$(BIN)/python experiments/faults.py runs/faults.jsonl
+
+# Changes the code in small ways, and counts those that no test notices.
+mutants: install
+	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	$(BIN)/python -m mutmut run --max-children 2
+	$(BIN)/python -m mutmut results
 
 # Asks the registry for known holes in what is installed.
 audit: install

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import re
 
 import pytest
 
@@ -84,6 +86,7 @@ def test_leftovers_of_a_killed_process_go(tmp_path):
     (tmp_path / ".step-00000004.123.tmp").mkdir()
     (tmp_path / ".saved_model.123.old").mkdir()
     (tmp_path / "saved_model").mkdir()
+    (tmp_path / "saved_model" / "newer").write_text("x")
     (tmp_path / ".report.html.123.tmp").write_text("x")
     # Not ours: the directory may be anybody's.
     (tmp_path / ".vim.old").mkdir()
@@ -96,6 +99,7 @@ def test_leftovers_of_a_killed_process_go(tmp_path):
         "saved_model",
         "step-00000003",
     ]
+    assert entries(tmp_path / "saved_model") == ["newer"]
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{}", '{"name": 3}', "\0"])
@@ -115,6 +119,136 @@ RUN = {
     "data": {"dataset": "a", "hash": "1"},
     "sources": {"x": "y"},
 }
+
+
+def test_everything_in_a_workdir_has_its_place(tmp_path):
+    found = workdir_lib.Workdir(tmp_path)
+    places = {
+        name: str(path.relative_to(tmp_path))
+        for name, path in vars(found).items()
+    }
+    assert places == {
+        "path": ".",
+        "flags": "run.flags",
+        "recipe": "recipe.json",
+        "metrics": "metrics.jsonl",
+        "tensorboard": "tensorboard",
+        "checkpoints": "checkpoints",
+        "weights": "weights.npz",
+        "evaluation": "evaluation.json",
+        "saved_model": "saved_model",
+        "report": "report.html",
+    }
+
+
+def test_a_directory_takes_the_place_of_an_older_one(tmp_path):
+    path = tmp_path / "new" / "deep" / "state"
+    for text in ("one", "two"):
+        workdir_lib.write_directory(
+            path, lambda t, text=text: (t / "file").write_text(text)
+        )
+        assert (path / "file").read_text() == text
+        assert workdir_lib.verify_directory(path)
+        assert entries(path.parent) == ["state"]
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    tmp_path, monkeypatch
+):
+    done = []
+    real = os.replace
+
+    def sync(path):
+        done.append(path.name)
+
+    def replace(source, target):
+        done.append(f"-> {target.name}")
+        real(source, target)
+
+    monkeypatch.setattr(workdir_lib, "_sync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    workdir_lib.write_directory(
+        tmp_path / "state", lambda t: (t / "file").write_text("x")
+    )
+    temporary = f".state.{os.getpid()}.tmp"
+    assert sorted(done[:2]) == [workdir_lib.MANIFEST, "file"]
+    assert done[2:] == [temporary, "-> state", tmp_path.name]
+
+
+def test_long_differences_are_short_and_only_four_are_told(tmp_path):
+    workdir = workdir_lib.Workdir(tmp_path)
+    old = {"total_steps": 1, **{f"k{i}": "a" * 38 for i in range(5)}}
+    new = {"total_steps": 1, **{f"k{i}": "b" * 39 for i in range(5)}}
+    workdir.claim(old, ["--a", "--b"])
+    assert workdir.flags.read_text() == "--a\n--b\n"
+    assert workdir.recipe.read_text() == json.dumps(old, indent=1) + "\n"
+    workdir.weights.write_text("x")
+    with pytest.raises(ValueError, match="holds another run") as refused:
+        workdir.claim(new, [])
+    told = "; ".join(
+        # 40 characters are shown, of 41 the first 37.
+        f'k{i} was "{"a" * 38}", now "{"b" * 36}...'
+        for i in range(4)
+    )
+    assert str(refused.value) == (
+        f"workdir {tmp_path} holds another run ({told}): give another "
+        "--workdir, or the flags in its run.flags to continue it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ({"a": 1}, {}, "a was 1, now null"),
+        ({}, {"a": 1}, "a was null, now 1"),
+        ({"a": {"b": 1}}, {"a": 2}, 'a was {"b": 1}, now 2'),
+    ],
+)
+def test_what_is_gone_or_new_is_a_difference(tmp_path, old, new, told):
+    workdir = workdir_lib.Workdir(tmp_path)
+    workdir.claim({"total_steps": 1, **old}, [])
+    workdir.weights.write_text("x")
+    with pytest.raises(ValueError, match=re.escape(told)):
+        workdir.claim({"total_steps": 1, **new}, [])
+
+
+def test_rows_are_written_together_or_not_at_all(tmp_path, monkeypatch):
+    workdir = workdir_lib.Workdir(tmp_path)
+    workdir.append_metrics({"step": 1}, {"step": 2})
+    before = workdir.metrics.read_text()
+    assert before == '{"step": 1}\n{"step": 2}\n'
+    real = open
+
+    class Full:
+        """A file of which five bytes more fit on the disk."""
+
+        def __init__(self, file):
+            self._file, self._room = file, 5
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self._file.close()
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def write(self, text):
+            if not self._room:
+                raise OSError(28, "No space left on device")
+            self._room = 0
+            return self._file.write(text[:5])
+
+    def opened(path, mode, buffering=-1):
+        assert (mode, buffering) == ("ab", 0)
+        return Full(real(path, mode, buffering=buffering))
+
+    monkeypatch.setattr("builtins.open", opened)
+    with pytest.raises(OSError, match="No space"):
+        workdir.append_metrics({"step": 3})
+    monkeypatch.undo()
+    assert workdir.metrics.read_text() == before
 
 
 def test_a_run_finds_itself_again(tmp_path):
