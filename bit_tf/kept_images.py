@@ -1,5 +1,6 @@
 """Images in memory, decoded and resized: all but what is drawn anew."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,8 @@ from bit_tf import recipe as recipe_lib
 from bit_tf import records
 
 _BATCH = 64
+# Of TensorFlow's own memory, bytes.
+_ALIGNMENT = 64
 
 
 def resized(
@@ -67,18 +70,25 @@ def resized(
     batches = data.items(examples, indices).map(
         load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    # Written in place: two copies might not fit.
-    images = tf.Variable(
-        tf.zeros((count, side, side, 3), tf.uint8), trainable=False
-    )
+    images = _room((count, side, side, 3))
     targets, done = [], 0
     for pixels, more in batches.batch(_BATCH):
-        images[done : done + len(pixels)].assign(pixels)
+        images[done : done + len(pixels)] = pixels.numpy()
         targets.append(more)
         done += len(pixels)
         progress(done)
     log(f"images are kept in memory: {megabytes:,.0f} MB")
-    return images.read_value(), tf.concat(targets, axis=0)
+    # Shared with TensorFlow, not copied: two of them might not fit.
+    shared = tf.experimental.dlpack.from_dlpack(images.__dlpack__())
+    return shared, tf.concat(targets, axis=0)
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an array of bytes where TensorFlow wants its tensors."""
+    size = math.prod(shape)
+    room = np.empty(size + _ALIGNMENT, np.uint8)
+    first = -room.ctypes.data % _ALIGNMENT
+    return room[first : first + size].reshape(shape)
 
 
 def _side(recipe: recipe_lib.Recipe) -> int:

@@ -7,7 +7,9 @@ under which the published checkpoints store it, e.g.
 """
 
 import contextlib
+import dataclasses
 import zlib
+from collections.abc import Callable
 from collections.abc import Iterator
 
 import keras
@@ -57,6 +59,9 @@ class StdConv2D(keras.layers.Layer):
             from Keras.
     """
 
+    # What networks without standardisation say otherwise.
+    standardizes = True
+
     def __init__(
         self,
         filters: int,
@@ -96,7 +101,7 @@ class StdConv2D(keras.layers.Layer):
     def standard_kernel(self):
         """Returns what the layer convolves with, in the compute dtype."""
         kernel = self.kernel.value
-        if not self.is_folded:
+        if self.standardizes and not self.is_folded:
             kernel = formulations.standardize(kernel)
         return ops.cast(kernel, self.compute_dtype)
 
@@ -187,14 +192,59 @@ class GroupNorm(keras.layers.Layer):
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """What a network is made of.
+
+    Args:
+        norm: a layer, to be called with name and dtype.
+        convolution: StdConv2D or a class derived from it.
+    """
+
+    norm: Callable[..., keras.layers.Layer] = GroupNorm
+    convolution: type[StdConv2D] = StdConv2D
+
+    def new_norm(self, dtype) -> keras.layers.Layer:
+        name = "group_norm" if self.norm is GroupNorm else "norm"
+        return self.norm(name=name, dtype=dtype)
+
+    def get_config(self) -> dict:
+        """Returns their names, of what is registered with Keras."""
+        return {
+            field.name: keras.saving.get_registered_name(
+                getattr(self, field.name)
+            )
+            for field in dataclasses.fields(self)
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Layers":
+        return cls(
+            **{
+                name: keras.saving.get_registered_object(registered)
+                for name, registered in config.items()
+            }
+        )
+
+
+BIT = Layers()
+
+
+def _layers(given: Layers | dict) -> Layers:
+    """Returns them, also as a configuration has them."""
+    return given if isinstance(given, Layers) else Layers.from_config(given)
+
+
 def _derived(seed: int | None, role: str) -> int | None:
     """Returns a seed of its own for a part; None stays None."""
     return None if seed is None else zlib.crc32(f"{seed}/{role}".encode())
 
 
-def _seeded_conv(filters, kernel_size, *, seed, initializer, role, **kwargs):
-    """A StdConv2D whose initial kernel depends on these words alone."""
-    return StdConv2D(
+def _seeded_conv(
+    filters, kernel_size, *, layers, seed, initializer, role, **kwargs
+):
+    """A convolution whose initial kernel depends on these words alone."""
+    return layers.convolution(
         filters,
         kernel_size,
         kernel_initializer="zeros"
@@ -218,9 +268,11 @@ class RootBlock(keras.layers.Layer):
         *,
         seed: int | None = 0,
         initializer: str = "glorot_uniform",
+        layers: Layers | dict = BIT,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.layers = _layers(layers)
         self.filters = filters
         self.seed = seed
         self.initializer = initializer
@@ -228,6 +280,7 @@ class RootBlock(keras.layers.Layer):
             filters,
             7,
             strides=2,
+            layers=self.layers,
             seed=seed,
             initializer=initializer,
             role="root",
@@ -258,6 +311,7 @@ class RootBlock(keras.layers.Layer):
             "filters": self.filters,
             "seed": self.seed,
             "initializer": self.initializer,
+            "layers": self.layers.get_config(),
         }
 
 
@@ -274,6 +328,7 @@ class BottleneckUnit(keras.layers.Layer):
         strides: of the 3x3 convolution and of the shortcut.
         seed: of the initial kernels.
         initializer: of the initial kernels, one of `recipe.INITIALIZERS`.
+        layers: what it is made of.
     """
 
     def __init__(
@@ -283,26 +338,29 @@ class BottleneckUnit(keras.layers.Layer):
         strides: int = 1,
         seed: int | None = 0,
         initializer: str = "glorot_uniform",
+        layers: Layers | dict = BIT,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.layers = _layers(layers)
         self.filters = filters
         self.strides = strides
         self.seed = seed
         self.initializer = initializer
         self._fresh = {
+            "layers": self.layers,
             "seed": seed,
             "initializer": initializer,
             "dtype": self.dtype_policy,
         }
         dtype = self.dtype_policy
-        self.norm_a = GroupNorm(name="group_norm", dtype=dtype)
+        self.norm_a = self.layers.new_norm(dtype)
         self.conv_a = _seeded_conv(filters, 1, role="a", **self._fresh)
-        self.norm_b = GroupNorm(name="group_norm", dtype=dtype)
+        self.norm_b = self.layers.new_norm(dtype)
         self.conv_b = _seeded_conv(
             filters, 3, strides=strides, role="b", **self._fresh
         )
-        self.norm_c = GroupNorm(name="group_norm", dtype=dtype)
+        self.norm_c = self.layers.new_norm(dtype)
         self.conv_c = _seeded_conv(self.filters_out, 1, role="c", **self._fresh)
         self.proj = None
 
@@ -357,11 +415,15 @@ class BottleneckUnit(keras.layers.Layer):
             "strides": self.strides,
             "seed": self.seed,
             "initializer": self.initializer,
+            "layers": self.layers.get_config(),
         }
 
 
-def _preactivated(x, norm: GroupNorm, *convolutions: StdConv2D) -> list:
-    """Returns each convolution of relu(norm(x)), in one go."""
+def _preactivated(x, norm, *convolutions: StdConv2D) -> list:
+    """Returns each convolution of relu(norm(x)), in one go where it can."""
+    if not isinstance(norm, GroupNorm):
+        x = ops.relu(norm(x))
+        return [conv(x) for conv in convolutions]
     return formulations.norm_relu_convolve(
         x,
         kernels=[conv.standard_kernel() for conv in convolutions],
@@ -380,6 +442,7 @@ class Block(keras.layers.Layer):
         strides: of the first unit.
         seed: of the initial kernels.
         initializer: of the initial kernels, one of `recipe.INITIALIZERS`.
+        layers: what it is made of.
     """
 
     def __init__(
@@ -390,9 +453,11 @@ class Block(keras.layers.Layer):
         strides: int = 1,
         seed: int | None = 0,
         initializer: str = "glorot_uniform",
+        layers: Layers | dict = BIT,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.layers = _layers(layers)
         self.filters = filters
         self.num_units = num_units
         self.strides = strides
@@ -404,6 +469,7 @@ class Block(keras.layers.Layer):
                 strides=strides if number == 1 else 1,
                 seed=_derived(seed, _unit_name(number)),
                 initializer=initializer,
+                layers=self.layers,
                 name=_unit_name(number),
                 dtype=self.dtype_policy,
             )
@@ -433,6 +499,7 @@ class Block(keras.layers.Layer):
             "strides": self.strides,
             "seed": self.seed,
             "initializer": self.initializer,
+            "layers": self.layers.get_config(),
         }
 
 
@@ -493,6 +560,7 @@ class ResNetV2(keras.Model):
             next.
         initializer: of the raw kernels, one of `recipe.INITIALIZERS`; the paper
             does not say.
+        layers: what it is made of.
         dtype: dtype policy or its name; None for Keras' current one.
     """
 
@@ -508,9 +576,11 @@ class ResNetV2(keras.Model):
         input_shape: tuple[int | None, int | None, int] = (None, None, 3),
         seed: int | None = 0,
         initializer: str = "glorot_uniform",
+        layers: Layers | dict = BIT,
         dtype=None,
         name: str | None = None,
     ):
+        layers = _layers(layers)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         wide = policy.variable_dtype
         if pooling not in POOLING or (num_classes and pooling != "avg"):
@@ -531,6 +601,7 @@ class ResNetV2(keras.Model):
                 width=width,
                 seed=seed,
                 initializer=initializer,
+                layers=layers,
                 policy=policy,
             )
             if pooling is not None:
@@ -558,6 +629,7 @@ class ResNetV2(keras.Model):
             "input_shape": tuple(input_shape),
             "seed": seed,
             "initializer": initializer,
+            "layers": layers.get_config(),
             "dtype": keras.dtype_policies.serialize(policy),
         }
 
@@ -609,11 +681,12 @@ def _body(
     width: float,
     seed: int | None,
     initializer: str,
+    layers: Layers,
     policy,
 ):
     """(B, H, W, 3) -> (B, H/32, W/32, 2048w), up to the last ReLU."""
     channels = int(architecture.BASE_CHANNELS * width)
-    fresh = {"initializer": initializer, "dtype": policy}
+    fresh = {"initializer": initializer, "layers": layers, "dtype": policy}
     x = RootBlock(channels, seed=seed, name="root_block", **fresh)(x)
     # (B, H/4, W/4, 64w)
     for index, num_units in enumerate(architecture.UNITS[depth]):
@@ -627,7 +700,7 @@ def _body(
             name=block_name,
             **fresh,
         )(x)
-    x = GroupNorm(name="group_norm", dtype=policy)(x)
+    x = layers.new_norm(policy)(x)
     return keras.layers.ReLU(name="relu", dtype=policy)(x)
 
 
@@ -637,6 +710,8 @@ def build(
     *,
     seed: int | None = 0,
     initializer: str = "glorot_uniform",
+    norm: Callable[..., keras.layers.Layer] = GroupNorm,
+    convolution: type[StdConv2D] = StdConv2D,
     remat: bool = False,
     dtype=None,
 ) -> ResNetV2:
@@ -649,6 +724,8 @@ def build(
             loaded next.
         initializer: of the raw kernels, one of `recipe.INITIALIZERS`; the paper
             does not say.
+        norm: what normalises; for comparisons, see `alternatives`.
+        convolution: the same of what convolves.
         remat: whether the bottleneck units compute their inner activations
             again in the backward pass instead of keeping them: the same
             numbers for a quarter less memory and some more time.
@@ -670,6 +747,7 @@ def build(
             num_classes=num_classes,
             seed=seed,
             initializer=initializer,
+            layers=Layers(norm, convolution),
             dtype=dtype,
             name=name,
         )
@@ -692,7 +770,9 @@ def _unit_name(number: int) -> str:
 
 def folded_values(model: ResNetV2) -> dict:
     """Returns the variables' values by path, every kernel standardised."""
-    folded = {conv.kernel.path for conv in _convolutions(model)}
+    folded = {
+        conv.kernel.path for conv in _convolutions(model) if conv.standardizes
+    }
     return {
         v.path: ops.convert_to_numpy(
             formulations.standardize(v.value) if v.path in folded else v.value
