@@ -86,7 +86,16 @@ def are_finite(path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("place", ["input", "loss", "gradient", "weight"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(
+            pytest.param(place, marks=pytest.mark.slow)
+            for place in ("input", "loss", "gradient")
+        ),
+        "weight",
+    ],
+)
 def test_what_is_not_finite_stops_the_run_and_is_not_saved(
     campaign, count, tmp_path, monkeypatch, place
 ):
