@@ -2,8 +2,8 @@
 
     resnet_v2.build("R26x0.5", 10, norm=BatchNorm, convolution=PlainConv2D)
 
-Such a network trains with all that is here; the published layout, and so
-`weights.npz`, is of BiT's own layers alone.
+For comparisons within one process, on one device: the published layout, and so
+states and `weights.npz`, is of BiT's own layers alone.
 """
 
 import keras
@@ -19,7 +19,8 @@ EPSILON = 1e-5
 class BatchNorm(keras.layers.BatchNormalization):
     """Batch normalisation, with moving averages where it does not train.
 
-    On several devices each normalises its own part of a batch.
+    On several devices each would normalise its own part of a batch, and
+    remember its own averages.
     """
 
     def __init__(self, *, momentum=MOMENTUM, epsilon=EPSILON, **kwargs):

@@ -57,6 +57,8 @@ def main(*given: str) -> None:
         raise ValueError(
             "--min_feature_similarity needs features: give --model too."
         )
+    if flags.FLAGS.trust_saved_model and not _MODEL.value:
+        raise ValueError("--trust_saved_model is for --model: give both.")
     model = program.model_path(_MODEL.value) if _MODEL.value else None
     with program.quiet_import():
         from bit_tf import duplicates

@@ -24,7 +24,17 @@ class Events:
         )
 
     def write(self, row: dict) -> None:
-        """Writes every number of a row under its name, at row["step"]."""
+        """Writes every number of a row under its name, at row["step"].
+
+        Raises:
+            OSError: the disk.
+        """
+        try:
+            self._write(row)
+        except tf.errors.OpError as error:
+            raise OSError(f"TensorBoard: {error.message}") from error
+
+    def _write(self, row: dict) -> None:
         with self._writer.as_default():
             for name, value in row.items():
                 # A ratio without a denominator is no number.

@@ -190,7 +190,7 @@ class Loop:
                 if self._is_evaluation_due() and not ends:
                     self._evaluate_now()
                 if self._is_save_due() or asked:
-                    self._save(must=ends)
+                    self._save(must=ends or self._state.step == total)
                 if ends:
                     self._end()
                     raise interruption_lib.StoppedError(
@@ -212,6 +212,8 @@ class Loop:
         """Leaves the rows that this state has behind it."""
         step = self._state.step
         if self._is_chief:
+            # Of what this state has not seen.
+            self._unwritten.clear()
             self._workdir.truncate_metrics(
                 step, is_evaluated=self._state.evaluated == step
             )
@@ -279,9 +281,9 @@ class Loop:
             f"{end - found.step} batches ({self._state.rollbacks} of "
             f"{MAX_ROLLBACKS} times)"
         )
+        self._truncate_metrics()
         # Kept, so that who continues from here knows of it.
         self._save(must=True)
-        self._truncate_metrics()
         self._window = _Window()
         self._restart_data()
 
@@ -342,10 +344,14 @@ class Loop:
         if not self._is_chief:
             return
         self._unwritten.append(row)
-        if self._patience.wrote(
+        self._patience.wrote(
             f"the metrics of step {row['step']}", self._write_metrics
-        ):
-            self._events.write(row)
+        )
+        # A copy, of which a row may be missing.
+        self._patience.wrote(
+            f"the events of step {row['step']}",
+            functools.partial(self._events.write, row),
+        )
 
     def _write_metrics(self) -> None:
         self._workdir.append_metrics(*self._unwritten)
@@ -385,10 +391,16 @@ class Loop:
             keep_every=self._execution.keep_checkpoint_every,
         )
         self._saved_at = time.monotonic()
-        if not self._is_chief or self._patience.wrote(
-            f"the state of step {self._state.step}", write, must=must
+        step = self._state.step
+        if self._unwritten and not self._patience.wrote(
+            f"the metrics of step {step}", self._write_metrics, must=must
         ):
-            self._saved = self._state.step
+            # A state says that the rows up to it are there.
+            return
+        if not self._is_chief or self._patience.wrote(
+            f"the state of step {step}", write, must=must
+        ):
+            self._saved = step
 
 
 def _status(row: dict, total: int) -> str:

@@ -85,8 +85,8 @@ def define_only_check_flags() -> flags.FlagHolder[bool]:
     return flags.DEFINE_bool(
         "only_check_flags",
         False,
-        "Look at the flags and the images, show what would be done, and end: "
-        "nothing is fetched, trained or written.",
+        "Look at the flags and the images, show the recipe, and end, without "
+        "weights: nothing is trained, and nothing written into the workdir.",
     )
 
 

@@ -9,7 +9,6 @@ under which the published checkpoints store it, e.g.
 import contextlib
 import dataclasses
 import zlib
-from collections.abc import Callable
 from collections.abc import Iterator
 
 import keras
@@ -197,12 +196,31 @@ class Layers:
     """What a network is made of.
 
     Args:
-        norm: a layer, to be called with name and dtype.
+        norm: a class of layers, to be called with name and dtype.
         convolution: StdConv2D or a class derived from it.
+
+    Raises:
+        ValueError: one that is not registered with Keras, so that the network
+            could not be loaded again.
     """
 
-    norm: Callable[..., keras.layers.Layer] = GroupNorm
+    norm: type[keras.layers.Layer] = GroupNorm
     convolution: type[StdConv2D] = StdConv2D
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            layer = getattr(self, field.name)
+            name = isinstance(layer, type) and keras.saving.get_registered_name(
+                layer
+            )
+            if (
+                not name
+                or keras.saving.get_registered_object(name) is not layer
+            ):
+                raise ValueError(
+                    f"{field.name}={layer!r}: allowed are classes of layers "
+                    "that keras.saving.register_keras_serializable knows."
+                )
 
     def new_norm(self, dtype) -> keras.layers.Layer:
         name = "group_norm" if self.norm is GroupNorm else "norm"
@@ -272,7 +290,7 @@ class RootBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.layers = _layers(layers)
+        self.made_of = _layers(layers)
         self.filters = filters
         self.seed = seed
         self.initializer = initializer
@@ -280,7 +298,7 @@ class RootBlock(keras.layers.Layer):
             filters,
             7,
             strides=2,
-            layers=self.layers,
+            layers=self.made_of,
             seed=seed,
             initializer=initializer,
             role="root",
@@ -311,7 +329,7 @@ class RootBlock(keras.layers.Layer):
             "filters": self.filters,
             "seed": self.seed,
             "initializer": self.initializer,
-            "layers": self.layers.get_config(),
+            "layers": self.made_of.get_config(),
         }
 
 
@@ -342,25 +360,25 @@ class BottleneckUnit(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.layers = _layers(layers)
+        self.made_of = _layers(layers)
         self.filters = filters
         self.strides = strides
         self.seed = seed
         self.initializer = initializer
         self._fresh = {
-            "layers": self.layers,
+            "layers": self.made_of,
             "seed": seed,
             "initializer": initializer,
             "dtype": self.dtype_policy,
         }
         dtype = self.dtype_policy
-        self.norm_a = self.layers.new_norm(dtype)
+        self.norm_a = self.made_of.new_norm(dtype)
         self.conv_a = _seeded_conv(filters, 1, role="a", **self._fresh)
-        self.norm_b = self.layers.new_norm(dtype)
+        self.norm_b = self.made_of.new_norm(dtype)
         self.conv_b = _seeded_conv(
             filters, 3, strides=strides, role="b", **self._fresh
         )
-        self.norm_c = self.layers.new_norm(dtype)
+        self.norm_c = self.made_of.new_norm(dtype)
         self.conv_c = _seeded_conv(self.filters_out, 1, role="c", **self._fresh)
         self.proj = None
 
@@ -415,7 +433,7 @@ class BottleneckUnit(keras.layers.Layer):
             "strides": self.strides,
             "seed": self.seed,
             "initializer": self.initializer,
-            "layers": self.layers.get_config(),
+            "layers": self.made_of.get_config(),
         }
 
 
@@ -457,7 +475,7 @@ class Block(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.layers = _layers(layers)
+        self.made_of = _layers(layers)
         self.filters = filters
         self.num_units = num_units
         self.strides = strides
@@ -469,7 +487,7 @@ class Block(keras.layers.Layer):
                 strides=strides if number == 1 else 1,
                 seed=_derived(seed, _unit_name(number)),
                 initializer=initializer,
-                layers=self.layers,
+                layers=self.made_of,
                 name=_unit_name(number),
                 dtype=self.dtype_policy,
             )
@@ -499,7 +517,7 @@ class Block(keras.layers.Layer):
             "strides": self.strides,
             "seed": self.seed,
             "initializer": self.initializer,
-            "layers": self.layers.get_config(),
+            "layers": self.made_of.get_config(),
         }
 
 
@@ -616,6 +634,7 @@ class ResNetV2(keras.Model):
                         classifier_activation, name="predictions", dtype=wide
                     )(x)
         super().__init__(inputs, x, name=name)
+        self.made_of = layers
         self.depth = depth
         self.width = width
         self.num_classes = num_classes
@@ -710,7 +729,7 @@ def build(
     *,
     seed: int | None = 0,
     initializer: str = "glorot_uniform",
-    norm: Callable[..., keras.layers.Layer] = GroupNorm,
+    norm: type[keras.layers.Layer] = GroupNorm,
     convolution: type[StdConv2D] = StdConv2D,
     remat: bool = False,
     dtype=None,
@@ -732,13 +751,20 @@ def build(
         dtype: dtype policy; None for Keras' current one.
 
     Raises:
-        ValueError: unknown name, or fewer than one class.
+        ValueError: unknown name, fewer than one class, or layers that cannot
+            be used so.
     """
     depth, width = architecture.parse_name(name)
     if num_classes is not None and num_classes < 1:
         raise ValueError(
             f"num_classes={num_classes}: allowed is a whole number >= 1, or "
             "None for a network without a head."
+        )
+    if remat and norm is not GroupNorm:
+        # It would take another call for one of inference.
+        raise ValueError(
+            f"remat=True is not for norm={norm.__name__}: only GroupNorm "
+            "computes the same twice."
         )
     with _rematerialized_units() if remat else contextlib.nullcontext():
         return ResNetV2(

@@ -59,25 +59,18 @@ def main() -> None:
     _resolve(train, given.SMALL_MODEL, task)
     workdir = workdir_lib.Workdir(given.WORKDIR.value)
     if _ONLY_CHECK_FLAGS.value:
-        recipe = _resolve(
-            train, _named_model(workdir), task, apply_exif=apply_exif
+        model_name = _named_model(workdir)
+        recipe = _resolve(train, model_name, task, apply_exif=apply_exif)
+        # Of whatever devices: their shares divide the batch.
+        execution.parts(
+            model_name, crop=recipe.crop, replica_batch=recipe.batch_size
         )
-        if given.STRATEGY.value == "one_device":
-            execution.parts(
-                given.SMALL_MODEL,
-                crop=recipe.crop,
-                replica_batch=recipe.batch_size,
-            )
         program.say(recipe_lib.table(recipe))
-        program.say("the flags can be used; nothing was trained or written")
+        program.say("the flags fit the images; nothing was trained")
         return
     model_name, init_from = _start(workdir)
     init_file = _checked(init_from, model_name) if init_from else None
-    if init_file and numbers.INITIALIZER.value is not None:
-        raise ValueError(
-            f"--initializer={numbers.INITIALIZER.value} is for fresh weights, "
-            f"and these start from {init_from}: drop one of the two."
-        )
+    _check_initializer(init_from)
     recipe = _resolve(train, model_name, task, apply_exif=apply_exif)
     identity = {
         **recipe.to_dict(),
@@ -278,16 +271,35 @@ def _start(workdir: workdir_lib.Workdir) -> tuple[str, str | None]:
 
 
 def _named_model(workdir: workdir_lib.Workdir) -> str:
-    """Returns the architecture that `_start` would, and fetches nothing."""
+    """Returns the architecture that `_start` would, and fetches nothing.
+
+    A file that is here is looked into.
+    """
     name, init_from = given.MODEL.value, given.INIT_FROM.value
-    if name is None and init_from and not _is_published(init_from):
-        return _architecture_of(program.weights_file(init_from))
+    if init_from:
+        _check_initializer(init_from)
+        if pathlib.Path(init_from).expanduser().exists():
+            path = program.weights_file(init_from)
+            if name is None:
+                return _architecture_of(path)
+            if not _is_published(name):
+                _checked(init_from, name)
+        elif name is None and not _is_published(init_from):
+            raise ValueError(f"--init_from={init_from}: there is no such file.")
     if name is None and init_from is None and workdir.recipe.exists():
         return workdir.read_recipe()["model"]
     if name is None and given.RECIPE.value == "upstream":
         return given.SMALL_MODEL
     name = name or init_from or given.DEFAULT_MODEL
     return zoo.find(name).architecture if _is_published(name) else name
+
+
+def _check_initializer(init_from: str | None) -> None:
+    if init_from and numbers.INITIALIZER.value is not None:
+        raise ValueError(
+            f"--initializer={numbers.INITIALIZER.value} is for fresh weights, "
+            f"and these start from {init_from}: drop one of the two."
+        )
 
 
 def _architecture_of(path: pathlib.Path) -> str:

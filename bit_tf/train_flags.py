@@ -112,7 +112,8 @@ DETERMINISTIC = flags.DEFINE_bool(
     False,
     "Choose only operations that give the same bits every time, as those of "
     "CPUs do anyway, and leave what a clock says out of metrics.jsonl: the "
-    "same command twice then leaves the same files. Slower on GPUs.",
+    "same command twice then leaves that file, weights.npz and "
+    "evaluation.json alike. Slower on GPUs.",
 )
 JIT_COMPILE = flags.DEFINE_bool(
     "jit_compile", False, "Let XLA compile forward and backward pass."

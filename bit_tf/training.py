@@ -148,9 +148,6 @@ def run(
         target_mean=recipe.target_mean,
         target_scale=recipe.target_scale,
     )
-    kept = None
-    if execution.cache_mb:
-        kept = _kept(train, recipe, execution.cache_mb, is_chief, log)
     latest: dict[int, outcomes.Outcome] = {}
 
     def evaluate_at(step: int) -> dict:
@@ -160,6 +157,9 @@ def run(
 
     started = time.monotonic()
     try:
+        kept = None
+        if execution.cache_mb:
+            kept = _kept(train, recipe, execution.cache_mb, is_chief, log)
         loop.Loop(
             model=model,
             optimizer=optimizer,

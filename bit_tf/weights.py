@@ -21,6 +21,7 @@ import tensorflow as tf
 from bit_tf import architecture
 from bit_tf import layout
 from bit_tf import npz_file
+from bit_tf import resnet_v2
 from bit_tf import torch_weights
 from bit_tf import weights_file
 from bit_tf import workdir as workdir_lib
@@ -107,10 +108,16 @@ def save(
         image_size: side to resize to, for formats that keep it; pixels.
 
     Raises:
-        ValueError: the name says no format that can be written.
+        ValueError: the name says no format that can be written, or one that
+            has no place for layers that are not BiT's.
     """
     path = pathlib.Path(path).expanduser()
     kind = weights_file.format_of(path)
+    if model.made_of != resnet_v2.BIT and kind != ".keras":
+        raise ValueError(
+            f"{path.name}: weights of layers that are not BiT's can be saved "
+            "as .keras alone."
+        )
     if kind == "transformers":
         workdir_lib.write_directory(
             path,

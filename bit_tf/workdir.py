@@ -152,8 +152,13 @@ class Workdir:
             OSError: the disk; the file is what it was.
         """
         text = "".join(json.dumps(row) + "\n" for row in rows).encode()
-        with open(self.metrics, "ab", buffering=0) as file:
-            before = file.tell()
+        with open(self.metrics, "a+b", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            if before:
+                file.seek(before - 1)
+                if file.read(1) != b"\n":
+                    # Half a row, which could not be taken back.
+                    text = b"\n" + text
             try:
                 while text:
                     text = text[file.write(text) :]

@@ -1,5 +1,6 @@
 """Networks of other layers than BiT's, for comparisons with it."""
 
+import functools
 import itertools
 
 import keras
@@ -12,6 +13,7 @@ from bit_tf import distribution
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import resnet_v2
 from bit_tf import update
+from bit_tf import weights
 from tests import agreement
 from tests import steps
 
@@ -96,6 +98,25 @@ def test_it_learns(norm, convolution):
     moved = [v for v in model.variables if "moving_mean" in v.path]
     assert bool(moved) == (norm is alternatives.BatchNorm)
     assert all(np.any(np.array(v) != 0) for v in moved)
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="remat=True is not for"):
+        build(alternatives.BatchNorm, resnet_v2.StdConv2D, remat=True)
+    for norm in (
+        functools.partial(resnet_v2.GroupNorm, groups=16),
+        keras.layers.LayerNormalization,
+    ):
+        with pytest.raises(ValueError, match="norm=.*register_keras"):
+            build(norm, resnet_v2.StdConv2D)
+    model = build(resnet_v2.GroupNorm, alternatives.PlainConv2D)
+    with pytest.raises(ValueError, match="can be saved as .keras alone"):
+        weights.save(tmp_path / "weights.npz", model)
+
+
+def test_a_summary_shows_the_layers_within(capsys):
+    build(*NORMS[:1], *CONVOLUTIONS[:1]).summary(expand_nested=True)
+    assert "block1" in capsys.readouterr().out
 
 
 @every_pair

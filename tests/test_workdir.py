@@ -241,7 +241,7 @@ def test_rows_are_written_together_or_not_at_all(tmp_path, monkeypatch):
             return self._file.write(text[:5])
 
     def opened(path, mode, buffering=-1):
-        assert (mode, buffering) == ("ab", 0)
+        assert (mode, buffering) == ("a+b", 0)
         return Full(real(path, mode, buffering=buffering))
 
     monkeypatch.setattr("builtins.open", opened)
@@ -249,6 +249,15 @@ def test_rows_are_written_together_or_not_at_all(tmp_path, monkeypatch):
         workdir.append_metrics({"step": 3})
     monkeypatch.undo()
     assert workdir.metrics.read_text() == before
+
+
+def test_half_a_row_does_not_spoil_the_next(tmp_path):
+    workdir = workdir_lib.Workdir(tmp_path)
+    workdir.metrics.write_text('{"step": 1}\n{"st')
+    workdir.append_metrics({"step": 3})
+    workdir.append_metrics({"step": 4})
+    found = workdir_lib.read_metrics(tmp_path)
+    assert [row["step"] for row in found] == [1, 3, 4]
 
 
 def test_a_run_finds_itself_again(tmp_path):

@@ -186,7 +186,7 @@ CHOICES = {
 
 @pytest.mark.slow
 def test_parts_of_a_batch_are_the_batch(campaign, count):
-    demanded = "losses, weights and averages to 1e-9 in float64, 20 updates"
+    demanded = "losses, weights and averages to 1e-8 in float64, 20 updates"
     cases = [(name, parts) for name in CHOICES for parts in (2, 4, 8)]
     with campaign("R10 --accumulate_steps", demanded) as row:
         whole = {}
@@ -201,12 +201,12 @@ def test_parts_of_a_batch_are_the_batch(campaign, count):
                 for kind in ("losses", "weight")
             )
             row.seen["worst"] = max(row.seen.get("worst", 0), float(worst))
-            row.check(worst < 1e-9, f"{name}, {parts} parts: {worst}")
+            row.check(worst < 1e-8, f"{name}, {parts} parts: {worst}")
 
 
 @pytest.mark.slow
 def test_devices_share_a_batch_and_not_its_result(campaign, count):
-    demanded = "losses and weights to 1e-9 in float64, 20 updates"
+    demanded = "losses and weights to 1e-8 in float64, 20 updates"
     with campaign("R11 1, 2 and 4 devices", demanded) as row:
         for name in list(CHOICES)[:: count(4, 1)]:
             rules = steps.recipe(**CHOICES[name])
@@ -227,4 +227,4 @@ def test_devices_share_a_batch_and_not_its_result(campaign, count):
                     for kind in ("losses", "weight")
                 )
                 row.seen["worst"] = max(row.seen.get("worst", 0), float(worst))
-                row.check(worst < 1e-9, f"{name}, {number}: {worst}")
+                row.check(worst < 1e-8, f"{name}, {number}: {worst}")

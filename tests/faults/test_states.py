@@ -7,9 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bit_tf import checkpoint
 from bit_tf import distribution
+from bit_tf import events
 from bit_tf import workdir as workdir_lib
 from tests import steps
 from tests import test_loop
@@ -131,6 +133,46 @@ def test_metrics_that_could_not_be_written_are_written_later(
     said = [line for line in lines if "metrics of step" in line]
     assert len(said) == 3 and "1 of 3" in said[0] and "2 of 3" in said[1]
     assert "1 of 3" in said[2]
+
+
+def test_events_that_could_not_be_written_are_left_out(
+    whole, tmp_path, monkeypatch
+):
+    real, calls = events.Events._write, []
+
+    def write(self, row):
+        calls.append(row["step"])
+        if len(calls) in (2, 3):
+            raise tf.errors.ResourceExhaustedError(None, None, "disk is full")
+        real(self, row)
+
+    monkeypatch.setattr(events.Events, "_write", write)
+    lines = []
+    _, rows, _, _ = test_loop.run(tmp_path / "run", lines=lines)
+    assert [(r["step"], r.get("train_loss")) for r in rows] == whole[1]
+    said = [line for line in lines if "events of step" in line]
+    assert len(said) == 2 and "TensorBoard: disk is full" in said[0]
+
+
+def test_rows_of_what_was_rolled_back_are_not_written_later(
+    tmp_path, monkeypatch
+):
+    appended, lines = workdir_lib.Workdir.append_metrics, []
+
+    def append(self, *rows):
+        is_before = not any("rolling back" in line for line in lines)
+        if rows[-1]["step"] == 6 and is_before:
+            raise OSError(errno.EIO, "Input/output error")
+        appended(self, *rows)
+
+    monkeypatch.setattr(workdir_lib.Workdir, "append_metrics", append)
+    rollback = {"nan_policy": "rollback", "checkpoint_every": 5}
+    _, rows, _, _ = test_loop.run(
+        tmp_path / "run", spoil=[6], execution=rollback, lines=lines
+    )
+    assert any("rolling back to step 5" in line for line in lines)
+    steps_seen = [r["step"] for r in rows if "train_loss" in r]
+    assert steps_seen == list(range(1, 11))
 
 
 @pytest.fixture(scope="module")
