@@ -23,7 +23,7 @@ quickstart: install
 
 # Two processes, a file each: most of the time TensorFlow traces, on one core.
 test: install
-	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m "not slow" \
+	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m "not slow and not campaign" \
 	    --numprocesses=2 --dist=loadfile --durations=20
 
 # The same properties at greater length. The largest network alone fills the

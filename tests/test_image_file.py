@@ -190,7 +190,7 @@ def test_files_are_converted_as_batches_are_made(tmp_path):
         **found.of(files),
     )
     assert both.converted.tolist() == [False, True]
-    read = data._reader(both)
+    read = data.reader(both)
     dataset = tf.data.Dataset.range(2).map(lambda i: read(i)[0])
     for content, wanted in zip(dataset, (1, -1), strict=True):
         np.testing.assert_array_equal(decode(content), picture()[::wanted])

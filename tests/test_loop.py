@@ -217,6 +217,7 @@ def test_data_that_is_not_finite_is_passed_over(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_run_rolls_back_to_its_start_and_only_three_times(tmp_path):
     with pytest.raises(loop.NotFiniteError, match="after 3 rollbacks") as end:
         run(

@@ -314,7 +314,7 @@ def test_float16_needs_its_loss_scale_and_gets_its_gradients():
             [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs]
         )
 
-    assert error(2.0**20) < 0.1
+    assert error(2.0**20) < 0.2
     assert error(1.0) > 0.5
 
 

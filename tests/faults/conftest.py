@@ -1,5 +1,7 @@
 """How many faults, and the table of what came of them.
 
+What is marked `campaign` is for `make faults` alone, by its time.
+
 BIT_TF_FAULTS=full makes as many as SECURITY.md and the tables promise, instead
 of a few; BIT_TF_FAULTS_TABLE=FILE gets a JSON line per row; BIT_TF_TEST_SEED
 draws others.

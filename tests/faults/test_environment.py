@@ -73,7 +73,7 @@ ENVIRONMENTS = {
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_it_works(campaign, images, tmp_path, name):
     path = tmp_path / "Läufe 1"
     with campaign(f"R20 {name}", "works") as row:

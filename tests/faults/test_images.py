@@ -56,7 +56,7 @@ def judge(row, expected, refused, where) -> None:
 DEMANDED = "used, or refused with path and reason; no program fails"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_training_passes_over_what_it_cannot_use(campaign, animals, trained):
     _, expected = animals
     path, life = trained
@@ -73,7 +73,7 @@ def test_training_passes_over_what_it_cannot_use(campaign, animals, trained):
         row.faults -= 1
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_evaluation_counts_what_it_passes_over(
     campaign, animals, trained, trainings, tmp_path
 ):
@@ -96,7 +96,7 @@ def test_evaluation_counts_what_it_passes_over(
         judge(row, expected, refused, "evaluate")
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_prediction_names_what_it_passes_over(
     campaign, animals, trained, trainings
 ):
@@ -124,7 +124,7 @@ def test_prediction_names_what_it_passes_over(
         assert len(found) > 40
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_saved_model_answers_for_every_image(campaign, animals, trained):
     root, expected = animals
     with campaign("R8 image zoo, serve", DEMANDED) as row:

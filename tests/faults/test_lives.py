@@ -60,6 +60,7 @@ def wait_for_rows(path, life, number) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_no_trace(
     campaign, trainings, whole, count, rng, tmp_path
 ):
@@ -89,7 +90,7 @@ def test_kill_9_leaves_no_trace(
             row.faults -= 1
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_save_that_is_cut_off_is_no_save(
     campaign, trainings, whole, count, tmp_path
 ):
@@ -127,7 +128,7 @@ def test_a_save_that_is_cut_off_is_no_save(
                 )
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_asked_to_end_it_loses_no_step(
     campaign, trainings, whole, count, rng, tmp_path
 ):
@@ -166,7 +167,7 @@ def test_asked_to_end_it_loses_no_step(
             row.faults -= 1
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_second_run_on_one_workdir_is_refused(
     campaign, trainings, whole, count, tmp_path
 ):

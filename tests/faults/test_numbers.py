@@ -86,16 +86,8 @@ def are_finite(path) -> bool:
     return True
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        *(
-            pytest.param(place, marks=pytest.mark.slow)
-            for place in ("input", "loss", "gradient")
-        ),
-        "weight",
-    ],
-)
+@pytest.mark.campaign
+@pytest.mark.parametrize("place", ["input", "loss", "gradient", "weight"])
 def test_what_is_not_finite_stops_the_run_and_is_not_saved(
     campaign, count, tmp_path, monkeypatch, place
 ):
@@ -184,7 +176,7 @@ CHOICES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_parts_of_a_batch_are_the_batch(campaign, count):
     demanded = "losses, weights and averages to 1e-8 in float64, 20 updates"
     cases = [(name, parts) for name in CHOICES for parts in (2, 4, 8)]
@@ -204,7 +196,7 @@ def test_parts_of_a_batch_are_the_batch(campaign, count):
             row.check(worst < 1e-8, f"{name}, {parts} parts: {worst}")
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_devices_share_a_batch_and_not_its_result(campaign, count):
     demanded = "losses and weights to 1e-8 in float64, 20 updates"
     with campaign("R11 1, 2 and 4 devices", demanded) as row:

@@ -24,7 +24,7 @@ def process(pid: int) -> dict[str, float]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_soak(campaign, trainings, count, tmp_path):
     total = count(600, 20_000)
     path = tmp_path / "run"

@@ -65,7 +65,13 @@ class Disk:
         return called
 
 
-@pytest.mark.parametrize("name", DISK)
+@pytest.mark.parametrize(
+    "name",
+    [
+        DISK[0],
+        *(pytest.param(n, marks=pytest.mark.campaign) for n in DISK[1:]),
+    ],
+)
 def test_a_disk_that_fails_for_a_moment_is_waited_for(
     campaign, whole, count, rng, tmp_path, monkeypatch, name
 ):
@@ -115,6 +121,7 @@ def test_a_disk_that_stays_full_ends_the_run(tmp_path, monkeypatch):
     assert names == ["step-00000003", "step-00000004"]
 
 
+@pytest.mark.slow
 def test_metrics_that_could_not_be_written_are_written_later(
     whole, tmp_path, monkeypatch
 ):
@@ -135,6 +142,7 @@ def test_metrics_that_could_not_be_written_are_written_later(
     assert "1 of 3" in said[2]
 
 
+@pytest.mark.slow
 def test_events_that_could_not_be_written_are_left_out(
     whole, tmp_path, monkeypatch
 ):
@@ -154,6 +162,7 @@ def test_events_that_could_not_be_written_are_left_out(
     assert len(said) == 2 and "TensorBoard: disk is full" in said[0]
 
 
+@pytest.mark.slow
 def test_rows_of_what_was_rolled_back_are_not_written_later(
     tmp_path, monkeypatch
 ):
