@@ -7,14 +7,7 @@ import pytest
 
 from tests import programs
 from tests.conftest import save_image
-
-TRAIN = (
-    "--model=R26x0.5",
-    "--crop=32",
-    "--batch_size=4",
-    "--total_steps=4",
-    "--base_lr=0.02",
-)
+from tests.faults.test_images import TRAIN
 
 
 def works(done, path):
