@@ -27,9 +27,9 @@ import tensorflow as tf
 FORMULATIONS = ("cpu", "portable", "plain")
 # Added to the variance. It is zero in float16, hence the float32 below.
 STANDARDIZATION_EPSILON = 1e-10
-# Elements (4 MB in float32) from which a tensor no longer stays in a cache
+# Elements (1 MB in float32) from which a tensor no longer stays in a cache
 # between two operations. Compiling a shape takes some 0.2 s.
-FUSED_ELEMENTS = 2**20
+FUSED_ELEMENTS = 2**18
 
 _chosen = contextvars.ContextVar("formulation", default=None)
 _shared = functools.partial(tf.function, autograph=False)

@@ -66,8 +66,12 @@ def _bit_tf_update(work, model):
 
     from bit_tf import distribution
     from bit_tf import optimizer as optimizer_lib
+    from bit_tf import training
     from bit_tf import update
 
+    tf.config.optimizer.set_experimental_options(
+        dict.fromkeys(training.USELESS_REWRITES, False)
+    )
     optimizer = optimizer_lib.Momentum(RATE, momentum=MOMENTUM)
     optimizer.build(model.trainable_variables)
     steps = update.compiled(
@@ -120,25 +124,13 @@ def keras_naive(work):
 
     from bit_tf import resnet_v2
 
+    @keras.saving.register_keras_serializable(package="naive")
     class Norm(keras.layers.GroupNormalization):
-        def __init__(self, *, groups=32, epsilon=1e-5, **kwargs):
-            super().__init__(groups=groups, epsilon=epsilon, **kwargs)
+        def __init__(self, **kwargs):
+            super().__init__(groups=32, epsilon=1e-5, **kwargs)
 
-    class Conv(keras.layers.Layer):
-        def __init__(
-            self, filters, kernel_size, *, strides=1, kernel_initializer, **kw
-        ):
-            super().__init__(**kw)
-            self.filters, self.strides = filters, strides
-            self.kernel_size = kernel_size
-
-        def build(self, shape):
-            self.kernel = self.add_weight(
-                name="kernel",
-                shape=(self.kernel_size,) * 2 + (shape[-1], self.filters),
-                initializer="zeros",
-            )
-
+    @keras.saving.register_keras_serializable(package="naive")
+    class Conv(resnet_v2.StdConv2D):
         def call(self, x):
             mean, variance = keras.ops.moments(
                 self.kernel, axes=(0, 1, 2), keepdims=True
@@ -149,20 +141,10 @@ def keras_naive(work):
                 x = keras.ops.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
             return keras.ops.conv(x, kernel, strides=self.strides)
 
-        def compute_output_shape(self, shape):
-            side = [s and -(-s // self.strides) for s in shape[1:3]]
-            return (shape[0], *side, self.filters)
-
-    def unit(self, inputs):
-        x = keras.ops.relu(self.norm_a(inputs))
-        shortcut = inputs if self.proj is None else self.proj(x)
-        x = self.conv_a(x)
-        x = self.conv_b(keras.ops.relu(self.norm_b(x)))
-        return self.conv_c(keras.ops.relu(self.norm_c(x))) + shortcut
-
-    resnet_v2.GroupNorm, resnet_v2.StdConv2D = Norm, Conv
-    resnet_v2.BottleneckUnit.call = unit
-    model = _network(work)
+    model = resnet_v2.build(
+        "R50x1", CLASSES, seed=None, norm=Norm, convolution=Conv
+    )
+    model.set_weights(_network(work).get_weights())
 
     def update():
         optimizer = keras.optimizers.SGD(RATE, momentum=MOMENTUM)
