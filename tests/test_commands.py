@@ -23,12 +23,14 @@ from tests.faults import nursery
 from tests.test_docs import DOCUMENTS
 
 SMALL = (
-    *("--crop=32", "--resize=36", "--batch_size=4"),
-    *("--total_steps=2", "--warmup_steps=0"),
+    *("--crop=32", "--batch_size=4", "--total_steps=2"),
+    "--warmup_steps=0",
 )
 # Start of a command -> what makes it small. The longest that fits counts.
 FLAGS = {
     "train": SMALL,
+    # Or it would be BiT-M-R50x1, which is there.
+    "train --dataset=folder:PATH": (*SMALL, "--model=R26x0.5"),
     "train --flagfile=experiments/upstream/": (
         *(*SMALL, "--dataset=folder:PATH", "--model=R26x0.5"),
         *("--train_split=", "--eval_split=", "--precision=float32"),
@@ -47,7 +49,7 @@ ELSEWHERE = {
     "bit_tf.vtab --model": "tests/test_vtab.py",
     "SRC DST": "it stands for the lines above it",
 }
-# Their images are fetched, and nobody answers here.
+# Their images are fetched.
 FETCHED = re.compile(r"--dataset=(paper:|vtab:|cifar10)")
 NETWORKS = (
     *("BiT-M-R50x1", "BiT-M-R50x1-ILSVRC2012", "distill/R50x1_224"),
@@ -80,7 +82,8 @@ COMMANDS = [
             pytest.mark.skip(reason=f"{words}: {who}")
             for words, who in ELSEWHERE.items()
             if words in command
-        ],
+        ]
+        + [pytest.mark.network] * bool(FETCHED.search(command)),
     )
     for document, command in typed()
 ]
@@ -92,13 +95,15 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("place")
     for split in ("train", "test"):
         for name, value in (("cat", 60), ("dog", 190)):
-            for number in range(20):
+            for number in range(6):
                 save_image(
                     root / "PATH" / split / name / f"{number}.png", value=value
                 )
     shutil.copytree(root / "PATH" / "test", root / "PATH" / "images")
     shutil.copytree(root / "PATH" / "test" / "cat", root / "photos")
-    (root / "MAP.json").write_text(json.dumps({"cat": [281], "dog": [207]}))
+    (root / "MAP.json").write_text(
+        json.dumps({"cat": "tabby, tabby cat", "dog": "golden retriever"})
+    )
     cache = pretrained.cache_directory({"KERAS_HOME": str(root / "keras")})
     for name in NETWORKS:
         entry = zoo.find(name)
@@ -136,7 +141,6 @@ def shell(place):
                 environment={
                     "KERAS_HOME": str(place / "keras"),
                     "TFDS_DATA_DIR": str(place / "tfds"),
-                    "HTTPS_PROXY": "http://127.0.0.1:9",
                 },
                 seconds=240,
             )
@@ -171,10 +175,4 @@ def test_documents_show_commands():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_the_documents_work(shell, command):
     done = shell(command)
-    if FETCHED.search(command):
-        # All but the images is there: it is they that are missed, in one line.
-        assert done.poll() == 1, done.printed()
-        assert "Traceback" not in done.printed()
-        assert "download" in done.printed() or "network" in done.printed()
-    else:
-        assert done.poll() == 0, done.printed()
+    assert done.poll() == 0, done.printed()
