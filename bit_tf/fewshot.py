@@ -62,7 +62,7 @@ def main() -> None:
             raise ValueError(
                 f"--methods: {method!r} is none of {', '.join(METHODS)}."
             )
-    models = dict(map(_named, _MODELS.value))
+    models = dict(map(program.named, _MODELS.value))
     task = images.task()
     train, evaluation = images.load(task)
     if (
@@ -167,15 +167,6 @@ def _whole_numbers(texts: list[str]) -> list[int]:
             f"--shots={','.join(texts)}: allowed are whole numbers from 1."
         )
     return found
-
-
-def _named(text: str) -> tuple[str, str]:
-    """Reads "NAME=MODEL", or a model that is called as it is given."""
-    name, equals, model = text.partition("=")
-    if pathlib.Path(text).expanduser().exists():
-        # A path may have one in it.
-        return text, text
-    return (name, model) if equals else (text, text)
 
 
 def _subset(

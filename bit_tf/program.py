@@ -164,6 +164,15 @@ def starting_point(text: str) -> pretrained.Start:
         return pretrained.Start(model_name=stored.architecture, init_from=path)
 
 
+def named(text: str) -> tuple[str, str]:
+    """Reads "NAME=PATH", or a path or name that is called as it is given."""
+    name, equals, path = text.partition("=")
+    if pathlib.Path(text).expanduser().exists():
+        # A path may have one in it.
+        return text, text
+    return (name, path) if equals else (text, text)
+
+
 def define_trust_saved_model() -> None:
     """Defines --trust_saved_model, which `model_path` asks for."""
     flags.DEFINE_bool(

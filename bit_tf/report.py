@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import jinja2
 import numpy as np
-from matplotlib import figure
-from matplotlib import font_manager
 
 import bit_tf
+from bit_tf import beside
 from bit_tf import examples as examples_lib
 from bit_tf import outcomes
 from bit_tf import pages
+from bit_tf import plots
 from bit_tf import recipe as recipe_lib
 from bit_tf import workdir as workdir_lib
 
@@ -20,11 +20,7 @@ MATRIX_CLASSES = 30
 TABLE_CLASSES = 1000
 PAIRS = 20
 TOP_5_FROM = 5
-# Of a bar, as a share of the axis, to be written into.
-TEXT_FITS = 0.15
 SHOWN_IMAGES = 16
-# Colour-blind safe (Okabe & Ito).
-BLUE, ORANGE = "#0072B2", "#D55E00"
 
 
 def write(
@@ -37,6 +33,7 @@ def write(
     train: examples_lib.Images | None = None,
     recipe: recipe_lib.Recipe | None = None,
     rows: Sequence[dict] = (),
+    runs: Sequence[beside.Run] = (),
 ) -> None:
     """Writes the report of a run, or of an evaluation alone.
 
@@ -49,32 +46,38 @@ def write(
         train: what was trained on.
         recipe: what was run, with the source of each number.
         rows: of the run's metrics.
+        runs: this one and what is to be put beside it.
     """
     wrong, random = _choose(final)
     details = final.details()
     one_label = isinstance(final, outcomes.OneLabel)
     calibration = details.get("calibration")
+    baseline = majority_baseline(train, final) if one_label else None
     page = _template().render(
         verdict=sentence(train, final),
         numbers=_numbers(details, len(final.class_names)),
         facts=_facts(model, evaluation, train, recipe),
-        curves=_curves(rows, train, final) if rows else [],
+        curves=plots.curves(rows, final, baseline) if rows else [],
+        runs=runs,
+        beside=plots.beside(runs) if runs else None,
         kind={
             outcomes.OneLabel: "one",
             outcomes.SeveralLabels: "several",
             outcomes.Numbers: "number",
         }[type(final)],
         matrix=(
-            _matrix(final)
+            plots.matrix(final)
             if one_label and len(final.class_names) <= MATRIX_CLASSES
             else None
         ),
         scatter=(
-            _scatter(final) if isinstance(final, outcomes.Numbers) else None
+            plots.scatter(final)
+            if isinstance(final, outcomes.Numbers)
+            else None
         ),
         pairs=final.confused_pairs(PAIRS) if one_label else [],
         calibration=calibration,
-        reliability=calibration and _reliability(calibration),
+        reliability=calibration and plots.reliability(calibration),
         num_classes=len(final.class_names),
         per_class=_worst(details.get("per_class", [])),
         wrong=[_shown(i, evaluation, final) for i in wrong],
@@ -213,152 +216,6 @@ def _recipe_rows(recipe: recipe_lib.Recipe) -> list[tuple[str, str, str]]:
     rows.append(("training images", recipe.train_preprocessing, ""))
     rows.append(("evaluated images", recipe.eval_preprocessing, ""))
     return rows
-
-
-def _curves(
-    rows: Sequence[dict],
-    train: examples_lib.Images | None,
-    final: outcomes.Outcome,
-) -> list[tuple[str, str]]:
-    """Returns (name, PNG) of loss, accuracy and rate against steps."""
-    training = [row for row in rows if "train_loss" in row]
-    evaluated = [row for row in rows if "examples" in row]
-
-    def draw(title, of_training, of_evaluation=None, line=None):
-        plot = figure.Figure(figsize=(3.6, 2.8), layout="constrained")
-        axes = plot.subplots()
-        for source, name, style in (
-            (training, of_training, {"color": BLUE, "lw": 1}),
-            (evaluated, of_evaluation, {"color": ORANGE, "marker": "."}),
-        ):
-            if name:
-                known = [r for r in source if r.get(name) is not None]
-                steps = [row["step"] for row in known]
-                axes.plot(steps, [row[name] for row in known], **style)
-        if line is not None:
-            axes.axhline(line, color="0.5", ls=":", lw=1)
-            axes.set_ylim(0, 1.02)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("step")
-        axes.spines[["top", "right"]].set_visible(False)
-        return title, pages.png(plot)
-
-    if isinstance(final, outcomes.Numbers):
-        return [
-            draw("Loss, in units of the labels' variance", "train_loss"),
-            draw("Mean absolute error", None, "mae"),
-            draw("Learning rate", "lr"),
-        ]
-    if isinstance(final, outcomes.SeveralLabels):
-        shares = [
-            draw("Likeliest class is right", "train_accuracy", "top1", 0.0)
-        ]
-        if final.is_complete:
-            shares.append(draw("Mean average precision", None, "map", 0.0))
-    else:
-        baseline = majority_baseline(train, final)
-        shares = [draw("Top-1 accuracy", "train_accuracy", "top1", baseline)]
-    return [
-        draw("Loss", "train_loss", "loss"),
-        *shares,
-        draw("Learning rate", "lr"),
-    ]
-
-
-def _reliability(calibration: dict) -> str:
-    """Returns accuracy against confidence, with how many images, as PNG."""
-    bins = calibration["bins"]
-    plot = figure.Figure(figsize=(4.2, 3.4), layout="constrained")
-    axes = plot.subplots()
-    width = bins[0]["high"] - bins[0]["low"]
-    middles = [(row["low"] + row["high"]) / 2 for row in bins]
-    axes.bar(
-        middles,
-        [row["accuracy"] for row in bins],
-        width=0.92 * width,
-        color=BLUE,
-    )
-    axes.plot([0, 1], [0, 1], color="0.5", ls=":", lw=1)
-    axes.plot(
-        [row["confidence"] for row in bins],
-        [row["accuracy"] for row in bins],
-        color=ORANGE,
-        marker=".",
-        lw=0,
-    )
-    for x, row in zip(middles, bins, strict=True):
-        axes.text(
-            x,
-            0.01,
-            f"{row['examples']:,}",
-            rotation=90,
-            ha="center",
-            va="bottom",
-            fontsize=6,
-            color="white" if row["accuracy"] > TEXT_FITS else "black",
-        )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_xlabel("confidence")
-    axes.set_ylabel("accuracy")
-    axes.spines[["top", "right"]].set_visible(False)
-    return pages.png(plot)
-
-
-def _scatter(final: outcomes.Numbers) -> str:
-    """Returns predicted against true numbers, as PNG."""
-    plot = figure.Figure(figsize=(4.6, 4.4), layout="constrained")
-    axes = plot.subplots()
-    axes.scatter(
-        final.labels, final.predicted, s=8, color=BLUE, alpha=0.5, lw=0
-    )
-    ends = [final.labels.min(), final.labels.max()]
-    axes.plot(ends, ends, color="0.5", ls=":", lw=1)
-    name = _plottable(final.class_names[0], 0)
-    axes.set_xlabel(f"{name}, true")
-    axes.set_ylabel(f"{name}, predicted")
-    axes.spines[["top", "right"]].set_visible(False)
-    return pages.png(plot)
-
-
-def _matrix(final: outcomes.OneLabel) -> str:
-    """Returns the confusion matrix, rows normalised, as PNG."""
-    counts = final.confusion()
-    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    classes = len(counts)
-    side = 2 + 0.28 * classes
-    plot = figure.Figure(figsize=(side, side), layout="constrained")
-    axes = plot.subplots()
-    axes.imshow(counts / totals, cmap="Blues", vmin=0, vmax=1)
-    names = [
-        _plottable(name, index) for index, name in enumerate(final.class_names)
-    ]
-    axes.set_xticks(range(classes), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(classes), names, fontsize=8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    for i, j in zip(*np.nonzero(counts), strict=True):
-        dark = counts[i, j] / totals[i, 0] > 0.5
-        axes.text(
-            j,
-            i,
-            counts[i, j],
-            ha="center",
-            va="center",
-            fontsize=6,
-            color="white" if dark else "black",
-        )
-    return pages.png(plot)
-
-
-def _plottable(name: str, index: int) -> str:
-    """Returns a class name for a plot, or its number if letters are missing."""
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    if not all(font.get_char_index(ord(letter)) for letter in name):
-        return f"class {index}"
-    name = name if len(name) <= 18 else name[:17] + "…"
-    # matplotlib would read "$" as mathematics.
-    return name.replace("$", r"\$")
 
 
 def _worst(rows: list[dict]) -> list[dict]:

@@ -15,6 +15,7 @@ import shlex
 from absl import flags
 
 from bit_tf import architecture
+from bit_tf import beside
 from bit_tf import cluster as cluster_lib
 from bit_tf import data_flags as images
 from bit_tf import download
@@ -57,6 +58,7 @@ def main() -> None:
     train, evaluation = _load(task)
     # Wrong numbers are told before weights are fetched.
     _resolve(train, given.SMALL_MODEL, task)
+    others = _beside(evaluation)
     workdir = workdir_lib.Workdir(given.WORKDIR.value)
     if _ONLY_CHECK_FLAGS.value:
         model_name = _named_model(workdir)
@@ -137,12 +139,26 @@ def main() -> None:
                 init_from=init_file,
                 is_chief=is_chief,
                 export=given.EXPORT.value,
+                others=others,
                 command=f"{program.python()} -m bit_tf.train "
                 f"{shlex.join(flags_given)}",
                 log=program.say if is_chief else lambda text: None,
             )
         if is_chief:
             program.say(_where(workdir))
+
+
+def _beside(evaluation: examples_lib.Images) -> list[beside.Run]:
+    """Returns the runs that --beside names."""
+    if len(given.BESIDE.value) > beside.MOST:
+        raise ValueError(
+            f"--beside: allowed are {beside.MOST} runs at most, for whose "
+            "curves there are colours."
+        )
+    return [
+        beside.read(name, path, evaluation.fingerprint())
+        for name, path in map(program.named, given.BESIDE.value)
+    ]
 
 
 def _execution() -> execution_lib.Execution:

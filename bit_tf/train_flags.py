@@ -107,6 +107,12 @@ CACHE_MB = flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=MAX_INTEGER,
 )
+BESIDE = flags.DEFINE_list(
+    "beside",
+    [],
+    "Workdirs of runs on the same images, to be put beside this one in its "
+    "report. NAME=WORKDIR gives one a name.",
+)
 DETERMINISTIC = flags.DEFINE_bool(
     "deterministic",
     False,

@@ -4,9 +4,11 @@ import json
 import pathlib
 import time
 from collections.abc import Callable
+from collections.abc import Sequence
 
 import tensorflow as tf
 
+from bit_tf import beside
 from bit_tf import checkpoint
 from bit_tf import data
 from bit_tf import distribution
@@ -54,6 +56,7 @@ def run(
     init_from: pathlib.Path | None = None,
     is_chief: bool = True,
     export: bool = True,
+    others: Sequence[beside.Run] = (),
     command: str = "",
     log: Callable[[str], None] = print,
 ) -> outcomes.Outcome:
@@ -71,6 +74,7 @@ def run(
         init_from: file to start from, see `weights`; None for fresh weights.
         is_chief: whether this process writes; of several workers one does.
         export: whether to write the SavedModel.
+        others: runs to be put beside it in the report.
         command: what repeats the run, for the report.
         log: called with lines for the user.
 
@@ -211,6 +215,7 @@ def run(
             evaluation=evaluation,
             final=final,
             export=export,
+            others=others,
             command=command,
         )
     # Who ends first would be missed by those who still write.
@@ -218,6 +223,11 @@ def run(
     log(f"training and evaluation took {progress_lib.duration(seconds)}")
     # A terminal may not know the page's unbreakable space.
     log(report.sentence(train, final).replace("\xa0", " "))
+    for other in others:
+        log(
+            f"beside it, {other.name}: {100 * other.top1:.1f} % (95 % interval "
+            f"{100 * other.low:.1f} % to {100 * other.high:.1f} %)"
+        )
     return final
 
 
@@ -258,6 +268,7 @@ def _leave(
     evaluation: examples_lib.Examples,
     final: outcomes.Outcome,
     export: bool,
+    others: Sequence[beside.Run],
     command: str,
 ) -> None:
     """Writes evaluation, SavedModel and report."""
@@ -282,5 +293,8 @@ def _leave(
         train=train,
         evaluation=evaluation,
         final=final,
+        runs=[beside.of_run(workdir, final.summary()), *others]
+        if others
+        else (),
         command=command,
     )

@@ -16,13 +16,14 @@ FLOORS = {
     "neighbours",
     1: "resnet_v2 alternatives formulations losses preprocessing optimizer "
     "distribution workdir events decoding image_file scan duplicates "
-    "pages folder rows listing arrays archives npz_file h5_file "
+    "pages beside folder rows listing arrays archives npz_file h5_file "
     "h5_weights safetensors_file torch_weights weights_file download "
     "ledger serving warmup ordering",
     2: "starting data records weights pretrained checkpoint saved_model "
     "exportable portable sources update imagenet21k kept_images",
     3: "evaluation loop report training conversion classifier prediction "
-    "judging trials curves pairs_page demonstration demo_server benchmarking",
+    "judging trials curves plots pairs_page demonstration demo_server "
+    "benchmarking",
     4: "program data_flags model_flags recipe_flags train_flags train "
     "evaluate predict demo fewshot vtab dedup export convert prepare benchmark "
     "applications",

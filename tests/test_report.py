@@ -10,6 +10,7 @@ from PIL import Image
 
 from bit_tf import outcomes
 from bit_tf import pages
+from bit_tf import plots
 from bit_tf import report
 from bit_tf import workdir as workdir_lib
 from tests.test_data import make_examples
@@ -141,10 +142,10 @@ def test_very_long_pictures_have_thumbnails(tmp_path):
         assert pages.thumbnail(str(tmp_path / "long.png"))
 
 
-def test_names_in_letters_the_font_lacks_become_numbers():
-    assert report._plottable("chat", 3) == "chat"
-    assert report._plottable("\N{CJK UNIFIED IDEOGRAPH-732B}", 3) == "class 3"
-    assert report._plottable("$5", 0) == r"\$5"
+def test_names_in_letters_the_font_lacks_become_others():
+    assert plots._plottable("chat", "") == "chat"
+    assert plots._plottable("\N{CJK UNIFIED IDEOGRAPH-732B}", "x") == "x"
+    assert plots._plottable("$5", "") == r"\$5"
 
 
 def test_a_run_without_mistakes_has_a_page_too(tmp_path):

@@ -159,9 +159,11 @@ def test_an_ended_run_can_be_given_again(finished):
     workdir, _, flags = finished
     before = weights(workdir)
     rows = (workdir / "metrics.jsonl").read_text()
-    done = run(*flags)
+    done = run(*flags, f"--beside=before={workdir}")
     assert done.returncode == 0, done.stderr
     assert "continuing at step 6 of 6" in done.stdout
+    assert "beside it, before: " in done.stdout
+    assert "Beside other runs" in (workdir / "report.html").read_text()
     assert (workdir / "metrics.jsonl").read_text() == rows
     for key, value in weights(workdir).items():
         np.testing.assert_array_equal(value, before[key])
