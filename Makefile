@@ -26,14 +26,17 @@ test: install
 	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m "not slow and not campaign" \
 	    --numprocesses=2 --dist=loadfile --durations=20
 
-# The same properties at greater length. The largest network alone fills the
-# memory, so its tests come first and one after the other.
+# The same properties at greater length, the notebooks and the commands of the
+# documents. The largest network alone fills the memory, so its tests come first
+# and one after the other; then whatever takes longest, or a core would wait.
 LARGE := tests/test_memory.py tests/test_tpu.py
 NOTEBOOKS := tests/test_colabs.py
+LONG := tests/test_workers.py $(NOTEBOOKS) tests/test_commands.py tests/test_update.py
 slow: install
 	$(BIN)/python -m pytest $(LARGE) -m slow
-	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy \
-	    $(LARGE:%=--ignore=%) --ignore=$(NOTEBOOKS) -m slow --numprocesses=2 --dist=loadfile --durations=20
+	$(BIN)/python -m pytest $(LONG) tests/faults \
+	    $(filter-out $(LARGE) $(LONG),$(wildcard tests/test_*.py)) -m slow \
+	    --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=20
 
 # Runs the notebooks of experiments/colabs, made small.
 notebooks: install

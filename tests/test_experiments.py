@@ -95,3 +95,23 @@ def test_no_path_of_somebody_s_machine():
     for file in pathlib.Path(ROOT / "experiments").rglob("*"):
         if file.suffix in (".flags", ".md", ".py", ".jsonl"):
             assert "/home/" not in file.read_text()
+
+
+@pytest.mark.slow
+def test_plain_keras_layers_are_a_peer_with_the_same_logits():
+    done = subprocess.run(
+        [
+            *(sys.executable, ROOT / "experiments" / "speed" / "compare.py"),
+            *("--work=infer:1:64", "--work=train:2:64", "--rounds=1"),
+            "--contenders=bit_tf,keras_naive",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["contender"] for row in rows] == ["bit_tf", "keras_naive"] * 2
+    for row in rows:
+        # Without it the logits would not be alike.
+        assert row["ratio"] > 0
+        assert row["ms"] > 0 and row["peak_mb"] > 0
