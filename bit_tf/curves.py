@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import figure
 from matplotlib import ticker
 
+from bit_tf import subsets
 from bit_tf import workdir
 
 # Colour-blind safe (Okabe & Ito).
@@ -81,6 +82,7 @@ def panel(axes, groups: Sequence[dict], *, title: str) -> None:
     """Draws the lines and bands into axes of matplotlib's; see `draw`."""
     models = list(dict.fromkeys(group["model"] for group in groups))
     methods = list(dict.fromkeys(group["method"] for group in groups))
+    places = _places({group["shots"] for group in groups})
     for model in models:
         for method in methods:
             own = sorted(
@@ -89,11 +91,11 @@ def panel(axes, groups: Sequence[dict], *, title: str) -> None:
                     for group in groups
                     if (group["model"], group["method"]) == (model, method)
                 ),
-                key=lambda group: group["shots"],
+                key=lambda group: places[group["shots"]],
             )
             if not own:
                 continue
-            shots = [group["shots"] for group in own]
+            shots = [places[group["shots"]] for group in own]
             colour = COLOURS[models.index(model) % len(COLOURS)]
             label = model if len(methods) == 1 else f"{model}, {method}"
             axes.plot(
@@ -113,9 +115,8 @@ def panel(axes, groups: Sequence[dict], *, title: str) -> None:
                 alpha=0.15,
                 lw=0,
             )
-    ticks = sorted({group["shots"] for group in groups})
     axes.set_xscale("log")
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xticks(list(places.values()), [str(count) for count in places])
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set_xlabel("training examples per class")
     axes.set_ylabel("top-1 accuracy, %")
@@ -124,6 +125,18 @@ def panel(axes, groups: Sequence[dict], *, title: str) -> None:
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False)
+
+
+def _places(shots: set[int | str]) -> dict[int | str, float]:
+    """Returns where on the axis each number of examples stands.
+
+    "all", of which each class may have another number, comes after the rest.
+    """
+    counts = sorted(shots - {subsets.ALL})
+    places = {count: float(count) for count in counts}
+    if subsets.ALL in shots:
+        places[subsets.ALL] = 3 * max(places.values(), default=1.0)
+    return places
 
 
 def save(path: pathlib.Path, plot: figure.Figure) -> None:

@@ -9,6 +9,7 @@ import json
 import pathlib
 import time
 
+import numpy as np
 from absl import flags
 
 from bit_tf import data_flags as images
@@ -31,7 +32,14 @@ _MODELS = flags.DEFINE_list(
     "fresh weights such as R26x0.5. NAME=MODEL gives one a name.",
 )
 _SHOTS = flags.DEFINE_list(
-    "shots", "1,5,10,25,100", "Training examples per class."
+    "shots",
+    "1,5,10,25,100",
+    'Training examples per class, and "all" for as many as there are.',
+)
+_ALLOW_MISSING = flags.DEFINE_bool(
+    "fewshot_allow_missing",
+    False,
+    "Take what there is of a class with fewer examples.",
 )
 _SEEDS = flags.DEFINE_integer(
     "seeds",
@@ -56,7 +64,7 @@ program.define_mirror()
 
 
 def main() -> None:
-    shots = _whole_numbers(_SHOTS.value)
+    shots = _counts(_SHOTS.value)
     for method in _METHODS.value:
         if method not in METHODS:
             raise ValueError(
@@ -93,7 +101,10 @@ def main() -> None:
             "train": train.fingerprint(),
             "evaluation": evaluation.fingerprint(),
             "apply_exif": images.reading(task).apply_exif,
-            "flags": program.given_flags(numbers.CROP),
+            "flags": [
+                *program.given_flags(numbers.CROP),
+                *(["--fewshot_allow_missing"] * _ALLOW_MISSING.value),
+            ],
         },
         keys=("model", "start", "method", "shots", "seed"),
     )
@@ -141,7 +152,7 @@ def main() -> None:
             key=lambda row: (
                 list(starts).index(row["model"]),
                 METHODS.index(row["method"]),
-                row["shots"],
+                shots.index(row["shots"]),
             ),
         ),
         by,
@@ -157,28 +168,36 @@ def main() -> None:
     program.say(f"figure        {output / 'fewshot.png'}")
 
 
-def _whole_numbers(texts: list[str]) -> list[int]:
+def _counts(texts: list[str]) -> list[int | str]:
+    """Returns examples per class, increasing, and subsets.ALL as the last."""
+    words = {text.strip() for text in texts}
     try:
-        found = sorted({int(text) for text in texts})
+        found = sorted({int(word) for word in words - {subsets.ALL}})
     except ValueError:
-        found = []
-    if not found or found[0] < 1:
+        found = [0]
+    if not words or (found and found[0] < 1):
         raise ValueError(
-            f"--shots={','.join(texts)}: allowed are whole numbers from 1."
+            f"--shots={','.join(texts)}: allowed are whole numbers from 1, and "
+            f"{subsets.ALL}."
         )
-    return found
+    return [*found, *([subsets.ALL] if subsets.ALL in words else [])]
 
 
 def _subset(
-    train: examples_lib.Examples, count: int, seed: int
+    train: examples_lib.Examples, count: int | str, seed: int
 ) -> examples_lib.Examples:
-    return train.subset(
-        subsets.sample(
-            train.labels,
-            class_names=train.class_names,
-            examples_per_class=count,
-            seed=seed,
-        )
+    return train.subset(_indices(train, count, seed))
+
+
+def _indices(train, count: int | str, seed: int) -> np.ndarray:
+    if count == subsets.ALL:
+        return np.arange(len(train))
+    return subsets.sample(
+        train.labels,
+        class_names=train.class_names,
+        examples_per_class=count,
+        seed=seed,
+        allow_missing=_ALLOW_MISSING.value,
     )
 
 
@@ -268,12 +287,7 @@ class _Work:
             recipe.eval_preprocessing,
             recipe.crop,
         )
-        chosen = subsets.sample(
-            self._train.labels,
-            class_names=self._train.class_names,
-            examples_per_class=shots,
-            seed=seed,
-        )
+        chosen = _indices(self._train, shots, seed)
         classify = {"linear": probes.linear, "knn": probes.neighbours}[method]
         scores = classify(
             known[chosen],

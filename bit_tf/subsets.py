@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# Of examples per class, where it is no number.
+ALL = "all"
+
 
 def sample(
     labels: np.ndarray,

@@ -145,14 +145,27 @@ def test_results_are_kept_and_not_computed_again(tmp_path):
     with Image.open(tmp_path / "fewshot.png") as image:
         assert image.width > 500
     done = fewshot(
-        *("--shots=1", "--seeds=2", f"--output={tmp_path}"),
+        *("--shots=all,1", "--seeds=2", f"--output={tmp_path}"),
         "--methods=knn",
     )
     second = (tmp_path / "results.jsonl").read_text()
-    assert second.startswith(first) and second.count("\n") == 8
-    assert done.stdout.count("seed ") == 1
+    assert second.startswith(first) and second.count("\n") == 10
+    assert done.stdout.count("seed ") == 3
+    last = json.loads(second.splitlines()[-1])
+    assert last["shots"] == "all" and last["train_examples"] == 480
     # The table is of what was asked for.
     assert "linear" not in done.stdout
+
+
+def test_a_class_with_fewer_may_give_what_it_has(tmp_path):
+    done = fewshot(
+        *("--shots=1000", "--seeds=1", f"--output={tmp_path}"),
+        *("--methods=knn", "--fewshot_allow_missing"),
+    )
+    assert done.returncode == 0, done.stderr
+    row = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[-1])
+    assert row["train_examples"] == 480
+    assert "allow_missing" in (tmp_path / "results.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
