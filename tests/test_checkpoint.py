@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
+import pytest
 
 from bit_tf import checkpoint
+from bit_tf import distribution
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import resnet_v2
 from bit_tf import workdir as workdir_lib
@@ -139,3 +142,37 @@ def test_the_state_is_described_in_plain_json(tmp_path):
     found = json.loads((written / "state.json").read_text())
     assert found["step"] == 4 and found["skipped"] == 0
     assert workdir_lib.verify_directory(written)
+
+
+def test_workers_agree_on_state_and_weights(monkeypatch):
+    model, _ = build()
+    asked = []
+
+    def agree(strategy, numbers):
+        asked.append(tuple(numbers))
+        return len(asked) == 1
+
+    monkeypatch.setattr(distribution, "agree", agree)
+    state = checkpoint.State(step=7, skipped=2, rollbacks=1, evaluated=5)
+    monkeypatch.setattr(distribution, "num_hosts", lambda strategy: 1)
+    checkpoint.check_agreement(None, state, model)
+    assert not asked
+    for hosts in (2, 3):
+        monkeypatch.setattr(distribution, "num_hosts", lambda _, n=hosts: n)
+        if hosts == 2:
+            checkpoint.check_agreement(None, state, model)
+        else:
+            with pytest.raises(ValueError, match="from step 7"):
+                checkpoint.check_agreement(None, state, model)
+    assert asked[0] == asked[1] and asked[0][:4] == (7, 2, 1, 5)
+    # Halves that 32 bits are made of, which every type of number holds.
+    assert all(0 <= half < 2**16 for half in asked[0][4:])
+    last = model.variables[-1]
+    last.assign(last + 1e-6)
+    with pytest.raises(ValueError, match="the same --workdir"):
+        checkpoint.check_agreement(None, state, model)
+    assert asked[2][:4] == asked[0][:4] and asked[2][4:] != asked[0][4:]
+
+
+def test_the_first_loss_scale_divides_without_rounding():
+    assert math.log2(checkpoint.FIRST_LOSS_SCALE).is_integer()
