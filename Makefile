@@ -69,6 +69,12 @@ mutants: install
 	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
 	$(BIN)/python -m mutmut run --max-children 2
 	$(BIN)/python -m mutmut results
+	rm -rf runs/mutants && git clone --quiet . runs/mutants
+	cd runs/mutants && export PATH="$(abspath $(BIN)):$$PATH" && \
+	    cosmic-ray init tests/mutants.toml changes.sqlite && \
+	    cr-filter-operators changes.sqlite tests/mutants.toml && \
+	    cosmic-ray exec tests/mutants.toml changes.sqlite && \
+	    cr-report --show-diff --surviving-only changes.sqlite
 
 # Asks the registry for known holes in what is installed.
 audit: install

@@ -45,7 +45,7 @@ setup(
             "onnxruntime>=1.20",
         ],
         "audit": ["pip-audit>=2.7"],
-        "mutants": ["mutmut>=3.3"],
+        "mutants": ["cosmic-ray>=8.4", "mutmut>=3.3"],
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],
         "parquet": ["pyarrow>=16"],
