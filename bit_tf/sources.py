@@ -324,6 +324,7 @@ def _read_split(
     if file_format == tfds.core.FileFormat.ARRAY_RECORD:
         found_records = records.Records(**files)
         if rule is None:
+            _look_at_labels(builder, found_records)
             return found_records
         return _read_all(builder, found_records, rule)
     if file_format != tfds.core.FileFormat.TFRECORD:
@@ -339,6 +340,7 @@ def _read_split(
     if size <= MAX_BYTES_IN_MEMORY:
         return _read_all(builder, stream, rule)
     if may_stream:
+        _look_at_labels(builder, stream)
         return stream
     raise ValueError(
         f"dataset {builder.name!r}, split {split!r} has {size:,} bytes, more "
@@ -347,6 +349,30 @@ def _read_split(
         f"{split.split('[')[0]}[:10%]', or prepare it with "
         "--file_format=array_record."
     )
+
+
+def _look_at_labels(builder, examples) -> None:
+    """Raises ValueError if some of a set that stays in files has no labels.
+
+    As the test split of a benchmark: there none has.
+    """
+    try:
+        labels = [examples.unpack(row)[1] for row in examples.sample()]
+    except Exception as error:
+        # Files that are damaged.
+        raise ValueError(
+            f"dataset {builder.name!r}, split {examples.split!r} cannot be "
+            f"read: {_first_line(error)}"
+        ) from error
+    _refuse_unlabelled(builder, examples.split, labels)
+
+
+def _refuse_unlabelled(builder, split: str, labels) -> None:
+    if any(min(row, default=0) < 0 for row in labels):
+        raise ValueError(
+            f"dataset {builder.name!r}, split {split!r} has images without a "
+            "label: name another with --train_split or --eval_split."
+        )
 
 
 def _read_all(
@@ -369,11 +395,7 @@ def _read_all(
             f"dataset {builder.name!r}, split {stream.split!r} cannot be read: "
             f"{_first_line(error)}"
         ) from error
-    if any(min(row, default=0) < 0 for row in labels):
-        raise ValueError(
-            f"dataset {builder.name!r}, split {stream.split!r} has images "
-            "without a label: name another with --train_split or --eval_split."
-        )
+    _refuse_unlabelled(builder, stream.split, labels)
     if stream.is_multi_label:
         most = max(1, *map(len, labels))
         labels = [row + [-1] * (most - len(row)) for row in labels]

@@ -48,14 +48,16 @@ def prepare(path, file_format, *, several):
                 return {
                     "train": self._examples(COUNT),
                     "test": self._examples(11),
+                    # As a benchmark whose answers are kept.
+                    "unlabelled": self._examples(COUNT, is_labelled=False),
                 }
 
-            def _examples(self, count):
+            def _examples(self, count, *, is_labelled=True):
                 for index in range(count):
                     image = np.full((8, 8, 3), index, np.uint8)
-                    first = index % 3
+                    first = index % 3 if is_labelled else -1
                     if several:
-                        both = [first, (first + 1) % 3]
+                        both = [max(first, 0), (first + 1) % 3]
                         yield (
                             index,
                             {"image": image, "labels": both[: 1 + index % 2]},
@@ -117,6 +119,12 @@ def test_every_epoch_has_every_example_once(kind, load):
         assert sorted(epoch) == list(range(COUNT))
     assert (found[:15] != found[15:]).any()
     np.testing.assert_array_equal(targets, np.eye(3)[found % 3])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_split_without_labels_is_refused(kind, load):
+    with pytest.raises(ValueError, match="'unlabelled' has images without a"):
+        load(kind, train_split="unlabelled")
 
 
 @pytest.mark.parametrize("kind", KINDS)
