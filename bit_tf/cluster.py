@@ -22,14 +22,19 @@ class Cluster:
         index: of this one.
 
     Raises:
-        ValueError: an address is not one or is there twice, or the index is
-            not of one of them.
+        ValueError: there are none, an address is not one or is there twice,
+            or the index is not of one of them.
     """
 
     workers: tuple[str, ...]
     index: int
 
     def __post_init__(self):
+        if not self.workers:
+            raise ValueError(
+                "no workers: give --worker_hosts host:port of each, the chief "
+                "first."
+            )
         for address in self.workers:
             if not re.fullmatch(r"[^\s:,]+:\d{1,5}", address):
                 raise ValueError(

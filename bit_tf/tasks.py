@@ -172,7 +172,10 @@ def parse(
     else:
         raise ValueError(
             f"dataset {dataset!r} is not understood: allowed are "
-            + ", ".join(f"{k}:{what.split()[0]}" for k, what in KINDS.items())
+            + ", ".join(
+                f"{k}:{what.split()[0].rstrip(',')}"
+                for k, what in KINDS.items()
+            )
             + ", or a TensorFlow Datasets name such as cifar10 or "
             "oxford_flowers102:2.*"
         )

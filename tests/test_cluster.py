@@ -37,6 +37,8 @@ def test_flags_come_before_the_environment():
     for kwargs in ({"worker_hosts": HOSTS}, {"worker_index": 0}):
         with pytest.raises(ValueError, match="belong together"):
             cluster.resolve({}, **kwargs)
+    with pytest.raises(ValueError, match="no workers: give --worker_hosts"):
+        cluster.resolve({}, worker_hosts=(), worker_index=0)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,14 @@ def test_dataset_texts_that_mean_nothing(text):
         tasks.parse(text)
 
 
+def test_kinds_of_data_sets_are_listed():
+    with pytest.raises(ValueError) as error:
+        tasks.parse("")
+    for kind in tasks.KINDS:
+        assert f" {kind}:" in str(error.value)
+    assert ",," not in str(error.value)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A data set prepared by TensorFlow Datasets itself, no network."""
