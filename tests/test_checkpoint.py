@@ -176,3 +176,21 @@ def test_workers_agree_on_state_and_weights(monkeypatch):
 
 def test_the_first_loss_scale_divides_without_rounding():
     assert math.log2(checkpoint.FIRST_LOSS_SCALE).is_integer()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    model, optimizer = build()
+    first = checkpoint.State(step=1)
+    checkpoint.save(tmp_path, first, model=model, optimizer=optimizer)
+    kernel = model.variables[0]
+    value = kernel.numpy()
+    value[0, 0, 0, 0] = np.inf
+    kernel.assign(value)
+    with pytest.raises(ValueError, match="not finite after step 2"):
+        checkpoint.save(
+            tmp_path,
+            checkpoint.State(step=2),
+            model=model,
+            optimizer=optimizer,
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
