@@ -157,6 +157,7 @@ def test_results_are_kept_and_not_computed_again(tmp_path):
     assert "linear" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_class_with_fewer_may_give_what_it_has(tmp_path):
     done = fewshot(
         *("--shots=1000", "--seeds=1", f"--output={tmp_path}"),

@@ -194,6 +194,7 @@ def test_an_initializer_is_for_fresh_weights(tmp_path):
     assert "--initializer=he_normal is for fresh weights" in done.stderr
 
 
+@pytest.mark.slow
 def test_labels_and_size_can_be_said(tmp_path):
     np.savez(tmp_path / "mine.npz", **published.arrays("R26x0.5", 3))
     (tmp_path / "names.txt").write_text("ä\nb b\nc\n", encoding="utf-8")
