@@ -7,7 +7,7 @@ WORKDIR ?= runs/quickstart
 LEGACY_PYTHON ?= python3.11
 LEGACY_VENV ?= .venv-legacy
 
-.PHONY: install quickstart test slow notebooks lint parity legacy faults mutants audit benchmark clean
+.PHONY: install quickstart test slow notebooks commands lint parity legacy faults mutants audit benchmark clean
 
 install: $(VENV)/.installed
 
@@ -26,21 +26,26 @@ test: install
 	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m "not slow and not campaign" \
 	    --numprocesses=2 --dist=loadfile --durations=20
 
-# The same properties at greater length, the notebooks and the commands of the
-# documents. The largest network alone fills the memory, so its tests come first
-# and one after the other; then whatever takes longest, or a core would wait.
+# The same properties at greater length, and the notebooks. The largest network
+# alone fills the memory, so its tests come first and one after the other; then
+# whatever takes longest, or a core would wait.
 LARGE := tests/test_memory.py tests/test_tpu.py
 NOTEBOOKS := tests/test_colabs.py
-LONG := tests/test_workers.py $(NOTEBOOKS) tests/test_commands.py tests/test_update.py
+COMMANDS := tests/test_commands.py
+LONG := tests/test_workers.py $(NOTEBOOKS) tests/test_train.py tests/test_update.py
 slow: install
 	$(BIN)/python -m pytest $(LARGE) -m slow
 	$(BIN)/python -m pytest $(LONG) tests/faults \
-	    $(filter-out $(LARGE) $(LONG),$(wildcard tests/test_*.py)) -m slow \
+	    $(filter-out $(LARGE) $(LONG) $(COMMANDS),$(wildcard tests/test_*.py)) -m slow \
 	    --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=20
 
 # Runs the notebooks of experiments/colabs, made small.
 notebooks: install
 	$(BIN)/python -m pytest $(NOTEBOOKS)
+
+# Types every command of the documents: five minutes.
+commands: install
+	$(BIN)/python -m pytest $(COMMANDS) -m slow --durations=10
 
 lint: install
 	$(BIN)/ruff check .
