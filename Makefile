@@ -7,7 +7,7 @@ WORKDIR ?= runs/quickstart
 LEGACY_PYTHON ?= python3.11
 LEGACY_VENV ?= .venv-legacy
 
-.PHONY: install quickstart test slow notebooks commands lint parity legacy faults mutants audit benchmark clean
+.PHONY: install quickstart test slow notebooks thorough lint parity legacy faults mutants audit benchmark clean
 
 install: $(VENV)/.installed
 
@@ -23,7 +23,7 @@ quickstart: install
 
 # Two processes, a file each: most of the time TensorFlow traces, on one core.
 test: install
-	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m "not slow and not campaign" \
+	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy -m "not slow and not thorough and not campaign" \
 	    --numprocesses=2 --dist=loadfile --durations=20
 
 # The same properties at greater length, and the notebooks. The largest network
@@ -31,21 +31,22 @@ test: install
 # whatever takes longest, or a core would wait.
 LARGE := tests/test_memory.py tests/test_tpu.py
 NOTEBOOKS := tests/test_colabs.py
-COMMANDS := tests/test_commands.py
 LONG := tests/test_workers.py $(NOTEBOOKS) tests/test_train.py tests/test_update.py
 slow: install
 	$(BIN)/python -m pytest $(LARGE) -m slow
 	$(BIN)/python -m pytest $(LONG) tests/faults \
-	    $(filter-out $(LARGE) $(LONG) $(COMMANDS),$(wildcard tests/test_*.py)) -m slow \
+	    $(filter-out $(LARGE) $(LONG),$(wildcard tests/test_*.py)) -m slow \
 	    --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=20
 
 # Runs the notebooks of experiments/colabs, made small.
 notebooks: install
 	$(BIN)/python -m pytest $(NOTEBOOKS)
 
-# Types every command of the documents: five minutes.
-commands: install
-	$(BIN)/python -m pytest $(COMMANDS) -m slow --durations=10
+# What seldom changes: every command of the documents is typed, the peers of the
+# benchmark are compared. Ten minutes.
+thorough: install
+	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/legacy \
+	    -m thorough --numprocesses=2 --dist=loadfile --durations=10
 
 lint: install
 	$(BIN)/ruff check .

@@ -80,7 +80,7 @@ def test_a_batch_is_normalised_and_what_it_was_is_remembered():
     assert differs.max() > 1e-3 * np.abs(together).max()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @every_pair
 def test_it_learns(norm, convolution):
     model = build(norm, convolution)

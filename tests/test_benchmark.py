@@ -33,7 +33,7 @@ def test_training_is_measured(tmp_path):
     assert row["gemm_share"] == pytest.approx(share, rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_all_is_measured_on_real_images(tmp_path):
     file = tmp_path / "rows.jsonl"
     done = programs.run(

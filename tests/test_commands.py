@@ -171,7 +171,7 @@ def test_documents_show_commands():
     assert len(COMMANDS) > 30
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_the_documents_work(shell, command):
     done = shell(command)

@@ -117,7 +117,7 @@ def test_real_photos(shared_data, tmp_path):
     assert len(found) >= 57 and len(others) <= 3
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_program_lists_shows_and_judges(tmp_path):
     for split, seeds in (("train", range(8)), ("test", range(6, 12))):
         for seed in seeds:

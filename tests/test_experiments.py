@@ -97,7 +97,7 @@ def test_no_path_of_somebody_s_machine():
             assert "/home/" not in file.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_plain_keras_layers_are_a_peer_with_the_same_logits():
     done = subprocess.run(
         [

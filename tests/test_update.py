@@ -68,7 +68,7 @@ def assert_same_gradients(one, two):
         ),
         pytest.param(4, {"parts": 2}, marks=pytest.mark.slow),
         pytest.param(
-            2, {"jit_compile": True, "remat": True}, marks=pytest.mark.slow
+            2, {"jit_compile": True, "remat": True}, marks=pytest.mark.thorough
         ),
     ],
     ids=str,

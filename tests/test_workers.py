@@ -203,8 +203,13 @@ def test_one_worker_that_is_asked_to_end_ends_both_at_one_step(tmp_path):
     assert evaluated == list(range(1, int(step)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+@pytest.mark.parametrize(
+    "file_format",
+    [
+        pytest.param("array_record", marks=pytest.mark.thorough),
+        pytest.param("tfrecord", marks=pytest.mark.slow),
+    ],
+)
 def test_workers_read_a_set_with_several_labels(tmp_path, file_format):
     (tmp_path / "data").mkdir()
     test_records.prepare(tmp_path / "data", file_format, several=True)
