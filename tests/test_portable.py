@@ -94,6 +94,7 @@ def test_onnx(exportable, images, wanted, tmp_path):
     assert json.loads(metadata["class_names"]) == list(NAMES)
 
 
+@pytest.mark.slow
 def test_keras(exportable, images, wanted, tmp_path):
     told = portable.write_keras(tmp_path / "m.keras", exportable, images)
     assert told.largest < agreement.ROUNDING

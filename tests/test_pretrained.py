@@ -145,6 +145,7 @@ def test_a_published_name_is_fine_tuned(mirrored, image_folder, tmp_path):
     assert "continuing at step 1 of 1" in again.stdout
 
 
+@pytest.mark.slow
 def test_the_default_is_small_where_nothing_can_be_fetched(
     image_folder, tmp_path
 ):
