@@ -332,7 +332,7 @@ def _convolution_gradients(images, kernel, strides, upstream):
 def _by_matrix(x):
     """(B, S, C) -> (B, 1, C) sums, faster than TensorFlow's reductions.
 
-    Of a few stretches first, which costs the same: a product adds one number
+    Of a few stretches first, which costs little: a product adds one number
     after the other, and would round twice as much as the reductions do.
     """
     pixels = tf.shape(x)[1]
