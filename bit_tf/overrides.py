@@ -6,6 +6,9 @@ from collections.abc import Set
 
 from bit_tf import recipe as recipe_lib
 
+_DECODE_AND_CROP = "decode_and_inception_crop({crop},{min_crop_area})"
+_DECODE_AS_STORED = "decode_and_inception_crop({crop},{min_crop_area},0)"
+
 
 def override(
     recipe: recipe_lib.Recipe,
@@ -30,6 +33,7 @@ def override(
     initializer: str | None = None,
     resize: int | None = None,
     crop: int | None = None,
+    min_crop_area: int | None = None,
     random_flip: bool = True,
     random_crop: bool = True,
     apply_exif: bool = True,
@@ -49,8 +53,9 @@ def override(
     notebook advises).
 
     Raises:
-        ValueError: `scale_with_batch` without `batch_size`, or a value out of
-            range.
+        ValueError: `scale_with_batch` without `batch_size`, `resize` or
+            `min_crop_area` in a recipe that has no place for it, or a value
+            out of range.
     """
     changes: dict = {}
     sources = dict(recipe.sources)
@@ -119,6 +124,15 @@ def override(
             f"resize={resize} has no place in recipe {recipe.name}, which "
             "crops without resizing first: drop --resize, or give --crop."
         )
+    if min_crop_area is not None:
+        if recipe.min_crop_area is None or not random_crop:
+            raise ValueError(
+                f"min_crop_area={min_crop_area} is for random crops of all "
+                "sizes: drop it, or take a recipe that has them, as upstream."
+            )
+        change("min_crop_area", min_crop_area, "--min_crop_area")
+    if not random_crop:
+        changes["min_crop_area"] = None
     if resize is not None:
         change("resize", resize, "--resize")
     if crop is not None:
@@ -149,8 +163,9 @@ def _scaled(template: str, factor: int) -> str:
     first, _, rest = template.partition("|")
     if first.startswith("decode_and_inception_crop"):
         # Which resizes too: what is stored as 1 would be lost.
-        decode = "decode(0)" if first.endswith(",0)") else "decode"
-        return f"{decode}|multiply({factor})|inception_crop({{crop}})|{rest}"
+        decode = "decode(0)" if first == _DECODE_AS_STORED else "decode"
+        crop = "inception_crop({crop},{min_crop_area})"
+        return f"{decode}|multiply({factor})|{crop}|{rest}"
     return f"{first}|multiply({factor})|{rest}"
 
 
@@ -180,16 +195,14 @@ def without(template: str, names: Set[str]) -> str:
             for o in operations
             for whole in (
                 ("decode", "resize({crop})")
-                if o == "decode_and_inception_crop({crop})"
+                if o == _DECODE_AND_CROP
                 else (o,)
             )
         ]
     if "apply_exif" in names:
         as_stored = {
             "decode": "decode(0)",
-            "decode_and_inception_crop({crop})": (
-                "decode_and_inception_crop({crop},0)"
-            ),
+            _DECODE_AND_CROP: _DECODE_AS_STORED,
         }
         operations = [as_stored.get(o, o) for o in operations]
     return "|".join(operations)

@@ -80,14 +80,14 @@ def random_crop(size: int) -> Operation:
     return apply
 
 
-def inception_crop(size: int) -> Operation:
+def inception_crop(size: int, min_percent: int = 5) -> Operation:
     """Cuts 5 to 100 % of the area at aspect 3/4 to 4/3, then resizes.
 
     Returns (size, size, 3) float32 (Szegedy et al., arXiv 1409.4842).
     """
 
     def apply(image, seed):
-        begin, extent = _inception_window(tf.shape(image), seed)
+        begin, extent = _inception_window(tf.shape(image), min_percent, seed)
         image = tf.slice(image, begin, extent)
         image = tf.ensure_shape(image, (None, None, 3))
         return _resized(image, (size, size))
@@ -95,8 +95,10 @@ def inception_crop(size: int) -> Operation:
     return apply
 
 
-def decode_and_inception_crop(size: int, apply_exif: int = 1) -> Operation:
-    """Encoded image -> "decode|inception_crop(size)", decoding the crop alone.
+def decode_and_inception_crop(
+    size: int, min_percent: int = 5, apply_exif: int = 1
+) -> Operation:
+    """Encoded image -> "decode|inception_crop", decoding the crop alone.
 
     Only of a JPEG that is stored upright; see `decoding.decode_window`.
     """
@@ -104,12 +106,14 @@ def decode_and_inception_crop(size: int, apply_exif: int = 1) -> Operation:
     def apply(image, seed):
         def window():
             shape = tf.io.extract_jpeg_shape(image)
-            begin, extent = _inception_window(shape, seed)
+            begin, extent = _inception_window(shape, min_percent, seed)
             return decoding.decode_window(image, begin, extent)
 
         def whole():
             decoded = decoding.decode(image, apply_exif=bool(apply_exif))
-            begin, extent = _inception_window(tf.shape(decoded), seed)
+            begin, extent = _inception_window(
+                tf.shape(decoded), min_percent, seed
+            )
             return tf.slice(decoded, begin, extent)
 
         upright = tf.io.is_jpeg(image)
@@ -127,14 +131,14 @@ def _resized(image, size):
     return tf.image.resize(tf.cast(image, tf.float32), size)
 
 
-def _inception_window(shape, seed) -> tuple[tf.Tensor, tf.Tensor]:
+def _inception_window(shape, min_percent, seed) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns begin and extent, (3,) each, of the crop of an image."""
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.stack([shape[0], shape[1], 3]),
         tf.zeros((0, 0, 4)),
         seed,
         aspect_ratio_range=(3 / 4, 4 / 3),
-        area_range=(0.05, 1.0),
+        area_range=(min_percent / 100, 1.0),
         max_attempts=100,
         use_image_if_no_bounding_boxes=True,
     )

@@ -10,7 +10,8 @@ HYPERRULE_TRAIN = (
     "value_range(-1,1)"
 )
 INCEPTION_TRAIN = (
-    "decode_and_inception_crop({crop})|to_uint8|random_flip|value_range(-1,1)"
+    "decode_and_inception_crop({crop},{min_crop_area})|to_uint8|random_flip|"
+    "value_range(-1,1)"
 )
 # What is minimised: cross-entropy of one distribution over all classes, for
 # images with one label, or of one per class, summed, for images with several;
@@ -82,8 +83,10 @@ class Recipe:
         resize: training images are squashed to this square, pixels; None
             where the preprocessing does not resize first.
         crop: side of the square the network sees, pixels.
-        train_template: preprocessing string for training, with {resize} and
-            {crop} still open.
+        min_crop_area: percent of the image that an Inception crop has at
+            least; None where there is none.
+        train_template: preprocessing string for training, with {resize},
+            {crop} and {min_crop_area} still open.
         eval_template: the same for evaluation.
         sources: field name -> where its value comes from.
 
@@ -99,6 +102,7 @@ class Recipe:
     decay_steps: tuple[int, ...]
     crop: int
     resize: int | None = None
+    min_crop_area: int | None = None
     decay_factor: float = 0.1
     momentum: float = 0.9
     loss: str = "softmax"
@@ -201,14 +205,28 @@ class Recipe:
                 self,
                 f"at least crop = {self.crop}",
             )
+        if self.min_crop_area is not None:
+            _require(
+                1 <= self.min_crop_area <= 100,
+                "min_crop_area",
+                self,
+                "1 to 100 percent",
+            )
 
     @property
     def train_preprocessing(self) -> str:
-        return self.train_template.format(resize=self.resize, crop=self.crop)
+        return self._filled(self.train_template)
 
     @property
     def eval_preprocessing(self) -> str:
-        return self.eval_template.format(resize=self.resize, crop=self.crop)
+        return self._filled(self.eval_template)
+
+    def _filled(self, template: str) -> str:
+        return template.format(
+            resize=self.resize,
+            crop=self.crop,
+            min_crop_area=self.min_crop_area,
+        )
 
     def to_dict(self) -> dict:
         """Returns the recipe as plain JSON types, sources included."""
@@ -258,6 +276,7 @@ def table(recipe: Recipe) -> str:
         "freeze",
         "resize",
         "crop",
+        "min_crop_area",
     ]
     rows = []
     for field in shown:

@@ -35,6 +35,15 @@ CROP = flags.DEFINE_integer(
     lower_bound=1,
     upper_bound=MAX_INTEGER,
 )
+MIN_CROP_AREA = flags.DEFINE_integer(
+    "min_crop_area",
+    None,
+    "Percent of the image that a crop has at least, where crops are of all "
+    "sizes, as upstream: 5 by default. With few passes over small images more "
+    "is learnt from larger ones.",
+    lower_bound=1,
+    upper_bound=100,
+)
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
@@ -221,6 +230,7 @@ def resolve(
         initializer=INITIALIZER.value,
         resize=RESIZE.value,
         crop=CROP.value,
+        min_crop_area=MIN_CROP_AREA.value,
         random_flip=RANDOM_FLIP.value and (not task or task.random_flip),
         random_crop=RANDOM_CROP.value and (not task or task.random_crop),
         pixel_scale=task.pixel_scale if task else 1,

@@ -65,6 +65,7 @@ LR_PER_256_EXAMPLES = 0.03
 WARMUP_STEPS = 5_000
 WEIGHT_DECAY = 1e-4
 CROP = 224
+MIN_CROP_AREA = 5
 
 
 def recipe(
@@ -132,6 +133,7 @@ def recipe(
         weight_decay=WEIGHT_DECAY,
         mixup_alpha=0.0,
         crop=CROP,
+        min_crop_area=MIN_CROP_AREA,
         train_template=recipe_lib.INCEPTION_TRAIN,
         sources={
             "total_steps": f"{_PAPER}: {row.epochs} epochs of "
@@ -153,5 +155,7 @@ def recipe(
             "official TF2 code",
             "mixup_alpha": f"{_PAPER}: none upstream",
             "crop": _PAPER,
+            "min_crop_area": "percent; the paper does not say; big_vision "
+            "bit_i21k.py",
         },
     )

@@ -191,7 +191,7 @@ def test_upstream_epochs_become_steps():
     assert recipe.warmup_steps == 5_000
     assert recipe.base_lr == pytest.approx(0.48)
     assert recipe.weight_decay == 1e-4
-    assert "inception_crop(224)" in recipe.train_preprocessing
+    assert "inception_crop(224,5)" in recipe.train_preprocessing
 
 
 def test_a_small_upstream_set_keeps_the_share_of_the_warmup():
@@ -268,7 +268,7 @@ def test_augmentation_can_be_switched_off(switches, train, evaluation):
 def test_the_upstream_crop_can_be_switched_off():
     template = recipe_lib.INCEPTION_TRAIN
     assert overrides.without(template, {"apply_exif"}).startswith(
-        "decode_and_inception_crop({crop},0)|to_uint8|random_flip"
+        "decode_and_inception_crop({crop},{min_crop_area},0)|to_uint8|"
     )
     assert overrides.without(
         template, {"random_crop", "apply_exif"}
@@ -282,8 +282,25 @@ def test_stored_pixels_are_scaled_before_they_are_resized():
     large = upstream.recipe(num_examples=1000)
     recipe = overrides.override(large, pixel_scale=255, apply_exif=False)
     assert recipe.train_preprocessing.startswith(
-        "decode(0)|multiply(255)|inception_crop(224)|to_uint8|random_flip"
+        "decode(0)|multiply(255)|inception_crop(224,5)|to_uint8|random_flip"
     )
+
+
+def test_upstream_crops_can_be_larger_and_others_cannot():
+    large = upstream.recipe(num_examples=1000)
+    recipe = overrides.override(large, min_crop_area=25, apply_exif=False)
+    assert recipe.train_preprocessing.startswith(
+        "decode_and_inception_crop(224,25,0)|to_uint8"
+    )
+    assert recipe.sources["min_crop_area"] == "--min_crop_area"
+    for other, switches in (
+        (rule(10, 32, 32), {}),
+        (large, {"random_crop": False}),
+    ):
+        with pytest.raises(ValueError, match="min_crop_area=25 is for random"):
+            overrides.override(other, min_crop_area=25, **switches)
+    with pytest.raises(ValueError, match="min_crop_area=0.*1 to 100"):
+        overrides.override(large, min_crop_area=0)
 
 
 @pytest.mark.parametrize(

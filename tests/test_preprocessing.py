@@ -105,7 +105,11 @@ def test_flips_are_random_not_always():
     assert 70 < sum(flipped) < 130
 
 
-def test_inception_crops_cover_the_stated_areas():
+@pytest.mark.parametrize(
+    ("operation", "smallest", "least"),
+    [("inception_crop(64)", 0.03, 0.15), ("inception_crop(64,30)", 0.28, 0.4)],
+)
+def test_inception_crops_cover_the_stated_areas(operation, smallest, least):
     # A ramp in each direction tells the window from the crop's corners.
     size = 200
     ramp = np.linspace(0, 1, size, dtype=np.float32)
@@ -114,13 +118,13 @@ def test_inception_crops_cover_the_stated_areas():
     ).astype(np.float32)
     areas, aspects = [], []
     for number in range(200):
-        crop = apply("inception_crop(64)", image, tf.constant([number, 1]))
+        crop = apply(operation, image, tf.constant([number, 1]))
         width = crop[0, -1, 0] - crop[0, 0, 0]
         height = crop[-1, 0, 1] - crop[0, 0, 1]
         areas.append(width * height)
         aspects.append(width / height)
     assert crop.shape == (64, 64, 3)
-    assert 0.03 < min(areas) < 0.15
+    assert smallest < min(areas) < least
     assert max(areas) > 0.75
     assert 0.7 < min(aspects) < 0.85
     assert 1.18 < max(aspects) < 1.43
@@ -146,9 +150,9 @@ def photo(shape, *, format, orientation=1):
 def test_decoding_the_crop_alone_gives_the_crop_of_the_whole(
     format, orientation
 ):
-    fused = preprocessing.decode_and_inception_crop(64)
+    fused = preprocessing.decode_and_inception_crop(64, 10)
     decode = preprocessing.decode()
-    crop = preprocessing.inception_crop(64)
+    crop = preprocessing.inception_crop(64, 10)
     content = tf.constant(
         photo((150, 211), format=format, orientation=orientation)
     )

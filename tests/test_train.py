@@ -202,7 +202,7 @@ def test_the_upstream_recipe_trains(tmp_path):
     assert "recipe upstream/BiT-S" in done.stdout
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert recipe["weight_decay"] == 1e-4
-    assert "inception_crop(32)" in recipe["train_preprocessing"]
+    assert "inception_crop(32,5)" in recipe["train_preprocessing"]
 
 
 def refused(*flags, **kwargs):
