@@ -8,7 +8,7 @@ states and `weights.npz`, is of BiT's own layers alone.
 
 import keras
 
-from bit_tf import resnet_v2
+from bit_tf import layers
 
 # Of He et al.'s ResNet-v2 (arXiv 1603.05027), in Keras' sense of the word.
 MOMENTUM = 0.9
@@ -28,7 +28,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 
 @keras.saving.register_keras_serializable(package="bit_tf")
-class PlainConv2D(resnet_v2.StdConv2D):
+class PlainConv2D(layers.StdConv2D):
     """The same convolution of a kernel that is not standardised."""
 
     standardizes = False

@@ -22,6 +22,8 @@ from bit_tf import zoo
 _CHECK_SHAPE = (2, 64, 96, 3)
 # The tensors are the same; sums may be ordered otherwise from call to call.
 TOLERANCE = 1e-5
+# What rounding to float16 may come to, over all layers.
+HALF_TOLERANCE = 2e-2
 
 
 def convert(
@@ -29,6 +31,7 @@ def convert(
     target: pathlib.Path,
     *,
     headless: bool = False,
+    dtype: str = "float32",
     log: Callable[[str], None] = print,
 ) -> float:
     """Writes the weights of one file in the format of another.
@@ -40,6 +43,7 @@ def convert(
         source: see `weights_file.opened`.
         target: its name decides the format, see `weights.save`.
         headless: whether to leave the head out.
+        dtype: see `weights.save`.
         log: told what was found, written and compared.
 
     Returns:
@@ -89,6 +93,7 @@ def convert(
             model,
             class_names=names,
             image_size=entry.resolution if entry else zoo.DEFAULT_RESOLUTION,
+            dtype=dtype,
         )
         for variable in model.variables:
             variable.assign(np.full(variable.shape, np.nan, np.float32))
@@ -100,7 +105,8 @@ def convert(
                 for a, b in zip(after, before, strict=True)
             ]
         )
-        if not difference <= TOLERANCE:
+        allowed = TOLERANCE if dtype == "float32" else HALF_TOLERANCE
+        if not difference <= allowed:
             raise RuntimeError(
                 f"what would be {target} gives outputs that differ by "
                 f"{difference:.1e} of the largest; it is not kept."

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from bit_tf import decoding
+from bit_tf import folding
 from bit_tf import formulations
 from bit_tf import image_file
 from bit_tf import preprocessing
@@ -93,7 +94,7 @@ def network(
     if "logits" in model.endpoints:
         outputs["logits"] = model.endpoints["logits"]
     body = keras.Model(model.input, outputs)
-    folded = resnet_v2.folded_values(model) if inference else {}
+    folded = folding.values_of(model) if inference else {}
     if not for_converter:
         folded = {
             path: tf.Variable(value, trainable=False)
@@ -107,7 +108,7 @@ def network(
             if not inference:
                 return body(images)
             values = {p: tf.convert_to_tensor(v) for p, v in folded.items()}
-            with resnet_v2.folded(model, values):
+            with folding.applied(model, values):
                 return body(images)
 
     apply.variables = [] if for_converter else list(folded.values())

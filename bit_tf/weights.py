@@ -19,9 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from bit_tf import architecture
+from bit_tf import layers
 from bit_tf import layout
 from bit_tf import npz_file
-from bit_tf import resnet_v2
 from bit_tf import torch_weights
 from bit_tf import weights_file
 from bit_tf import workdir as workdir_lib
@@ -98,6 +98,7 @@ def save(
     *,
     class_names: Sequence[str] | None = None,
     image_size: int = 224,
+    dtype: str = "float32",
 ) -> None:
     """Writes a network's weights, whole or not at all.
 
@@ -106,14 +107,19 @@ def save(
         model: from `resnet_v2.build`.
         class_names: one per output, for formats that keep them.
         image_size: side to resize to, for formats that keep it; pixels.
+        dtype: of what is stored; other than "float32" for .npz alone.
 
     Raises:
         ValueError: the name says no format that can be written, or one that
-            has no place for layers that are not BiT's.
+            has no place for the dtype or for layers that are not BiT's.
     """
     path = pathlib.Path(path).expanduser()
     kind = weights_file.format_of(path)
-    if model.made_of != resnet_v2.BIT and kind != ".keras":
+    if dtype != "float32" and kind != ".npz":
+        raise ValueError(
+            f"{path.name}: {dtype} is for .npz alone; others have float32."
+        )
+    if model.made_of != layers.BIT and kind != ".keras":
         raise ValueError(
             f"{path.name}: weights of layers that are not BiT's can be saved "
             "as .keras alone."
@@ -130,7 +136,7 @@ def save(
         )
     else:
         writer = {
-            ".npz": lambda file: npz_file.write(file, *_contents(model)),
+            ".npz": lambda file: npz_file.write(file, *_contents(model, dtype)),
             ".safetensors": lambda file: torch_weights.write_timm(
                 file, *_contents(model)
             ),
@@ -143,12 +149,14 @@ def save(
 
 
 def _contents(
-    model: keras.Model,
+    model: keras.Model, dtype: str = "float32"
 ) -> tuple[dict[str, layout.Shape], Callable[[str], np.ndarray]]:
     """Returns what there is to write, and what reads one tensor of it."""
     variables = {variable.path: variable for variable in model.variables}
     shapes = {key: tuple(v.shape) for key, v in variables.items()}
-    return shapes, lambda key: keras.ops.convert_to_numpy(variables[key])
+    return shapes, lambda key: keras.ops.convert_to_numpy(
+        variables[key]
+    ).astype(dtype)
 
 
 def _through(path: pathlib.Path, suffix: str, write) -> None:

@@ -27,6 +27,7 @@ from bit_tf import data
 from bit_tf import distribution
 from bit_tf import evaluation as evaluation_lib
 from bit_tf import examples as examples_lib
+from bit_tf import layers
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import progress as progress_lib
 from bit_tf import recipe as recipe_lib
@@ -37,10 +38,10 @@ from bit_tf import tasks
 from bit_tf import update
 from bit_tf import upstream as upstream_lib
 
-NORMS = {"BatchNorm": alternatives.BatchNorm, "GroupNorm": resnet_v2.GroupNorm}
+NORMS = {"BatchNorm": alternatives.BatchNorm, "GroupNorm": layers.GroupNorm}
 CONVOLUTIONS = {
     "plain": alternatives.PlainConv2D,
-    "standardised": resnet_v2.StdConv2D,
+    "standardised": layers.StdConv2D,
 }
 DONE = pathlib.Path(__file__).parent / "results" / "ablation.jsonl"
 

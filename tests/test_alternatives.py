@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from bit_tf import alternatives
 from bit_tf import distribution
+from bit_tf import folding
+from bit_tf import layers
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import resnet_v2
 from bit_tf import update
@@ -17,8 +19,8 @@ from bit_tf import weights
 from tests import agreement
 from tests import steps
 
-NORMS = (resnet_v2.GroupNorm, alternatives.BatchNorm)
-CONVOLUTIONS = (resnet_v2.StdConv2D, alternatives.PlainConv2D)
+NORMS = (layers.GroupNorm, alternatives.BatchNorm)
+CONVOLUTIONS = (layers.StdConv2D, alternatives.PlainConv2D)
 every_pair = pytest.mark.parametrize(
     ("norm", "convolution"), list(itertools.product(NORMS, CONVOLUTIONS))
 )
@@ -49,17 +51,17 @@ def assert_close(found, wanted):
 def test_a_plain_convolution_of_standardised_kernels_is_bit():
     bit = with_random_head(build(NORMS[0], CONVOLUTIONS[0]))
     plain = build(NORMS[0], CONVOLUTIONS[1])
-    values = resnet_v2.folded_values(bit)
+    values = folding.values_of(bit)
     for variable in plain.variables:
         variable.assign(values[variable.path])
     assert_close(plain(images()), bit(images()))
     # Its own are not standardised once more.
-    for path, value in resnet_v2.folded_values(plain).items():
+    for path, value in folding.values_of(plain).items():
         np.testing.assert_array_equal(value, values[path])
 
 
 def test_a_batch_is_normalised_and_what_it_was_is_remembered():
-    model = build(alternatives.BatchNorm, resnet_v2.StdConv2D)
+    model = build(alternatives.BatchNorm, layers.StdConv2D)
     unit = model.get_layer("block1").units[0]
     root = model.endpoints["root_block"]
     seen = keras.Model(model.input, root)(images()).numpy()
@@ -103,14 +105,14 @@ def test_it_learns(norm, convolution):
 
 def test_what_cannot_be_is_refused(tmp_path):
     with pytest.raises(ValueError, match="remat=True is not for"):
-        build(alternatives.BatchNorm, resnet_v2.StdConv2D, remat=True)
+        build(alternatives.BatchNorm, layers.StdConv2D, remat=True)
     for norm in (
-        functools.partial(resnet_v2.GroupNorm, groups=16),
+        functools.partial(layers.GroupNorm, groups=16),
         keras.layers.LayerNormalization,
     ):
         with pytest.raises(ValueError, match="norm=.*register_keras"):
-            build(norm, resnet_v2.StdConv2D)
-    model = build(resnet_v2.GroupNorm, alternatives.PlainConv2D)
+            build(norm, layers.StdConv2D)
+    model = build(layers.GroupNorm, alternatives.PlainConv2D)
     with pytest.raises(ValueError, match="can be saved as .keras alone"):
         weights.save(tmp_path / "weights.npz", model)
 

@@ -122,6 +122,7 @@ def keras_naive(work):
     import keras
     import tensorflow as tf
 
+    from bit_tf import layers
     from bit_tf import resnet_v2
 
     @keras.saving.register_keras_serializable(package="naive")
@@ -130,7 +131,7 @@ def keras_naive(work):
             super().__init__(groups=32, epsilon=1e-5, **kwargs)
 
     @keras.saving.register_keras_serializable(package="naive")
-    class Conv(resnet_v2.StdConv2D):
+    class Conv(layers.StdConv2D):
         def call(self, x):
             mean, variance = keras.ops.moments(
                 self.kernel, axes=(0, 1, 2), keepdims=True

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bit_tf import resnet_v2
+from bit_tf import layers
 
 CONSTANT = "constant"
 # (batch, height, width, channels), mean and deviation of the values.
@@ -76,7 +76,7 @@ def exact(x, gamma, beta):
 
 
 def ours(given, dtype):
-    layer = resnet_v2.GroupNorm(dtype=dtype)
+    layer = layers.GroupNorm(dtype=dtype)
     x = tf.constant(given["x"])
     layer.build(x.shape)
     layer.gamma.assign(given["gamma"])

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from bit_tf import blocks
 from bit_tf import formulations
+from bit_tf import layers
 from bit_tf import resnet_v2
 from tests import agreement
 from tests import published
@@ -53,7 +55,7 @@ def same_padding(kernel_size):
 def pool_with(pad):
     def turn_on(patch):
         patch.setattr(
-            resnet_v2.RootBlock,
+            blocks.RootBlock,
             "call",
             lambda self, inputs: pad(self.conv(inputs)),
         )
@@ -78,15 +80,15 @@ def project_raw_input(patch):
         x = self.conv_b(ops.relu(self.norm_b(x)))
         return self.conv_c(ops.relu(self.norm_c(x))) + shortcut
 
-    patch.setattr(resnet_v2.BottleneckUnit, "call", call)
+    patch.setattr(blocks.BottleneckUnit, "call", call)
 
 
 def norm_epsilon(value):
     def turn_on(patch):
-        right = resnet_v2.GroupNorm.arguments
+        right = layers.GroupNorm.arguments
 
         patch.setattr(
-            resnet_v2.GroupNorm,
+            layers.GroupNorm,
             "arguments",
             property(lambda self: {**right.fget(self), "epsilon": value}),
         )
