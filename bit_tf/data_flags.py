@@ -12,6 +12,7 @@ from bit_tf import program
 from bit_tf import progress as progress_lib
 from bit_tf import sources
 from bit_tf import tasks
+from bit_tf import tfds_sets
 
 DATASET = flags.DEFINE_string(
     "dataset",
@@ -134,7 +135,7 @@ def load(
 
     if of.kind == "tfds":
         with program.quiet_import():
-            sources.import_tfds()
+            tfds_sets.import_tfds()
     parts = sources.load(
         of,
         data_dir=DATA_DIR.value,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from bit_tf import labels
-from bit_tf import sources
+from bit_tf import tfds_sets
 
 NAME = "imagenet21k"
 
@@ -40,7 +40,7 @@ def build(
     Raises:
         ValueError: the archive is not one of synsets.
     """
-    tfds = sources.import_tfds()
+    tfds = tfds_sets.import_tfds()
     synsets = [synset for synset, _ in labels.synsets(NAME)]
     left_out: list[str] = []
 

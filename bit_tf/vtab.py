@@ -18,6 +18,7 @@ from bit_tf import progress as progress_lib
 from bit_tf import recipe_flags as numbers
 from bit_tf import search
 from bit_tf import sources
+from bit_tf import tfds_sets
 
 _LIST = flags.DEFINE_bool("list", False, "Show the tasks and end.")
 _MODEL = flags.DEFINE_string(
@@ -79,7 +80,7 @@ def main() -> None:
     entries = _chosen()
     start = program.starting_point(_MODEL.value)
     with program.quiet_import():
-        sources.import_tfds()
+        tfds_sets.import_tfds()
         from bit_tf import curves
         from bit_tf import ledger as ledger_lib
 

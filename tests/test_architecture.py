@@ -17,10 +17,10 @@ FLOORS = {
     1: "layers blocks resnet_v2 folding alternatives formulations losses "
     "preprocessing optimizer distribution workdir events decoding "
     "image_file scan duplicates pages beside folder rows listing arrays "
-    "archives npz_file h5_file h5_weights safetensors_file torch_weights "
-    "weights_file download ledger serving warmup ordering",
+    "archives encoded npz_file h5_file h5_weights safetensors_file "
+    "torch_weights weights_file download ledger serving warmup ordering",
     2: "starting data records weights pretrained checkpoint saved_model "
-    "exportable portable sources update imagenet21k kept_images",
+    "exportable portable sources tfds_sets update imagenet21k kept_images",
     3: "evaluation loop report training conversion classifier prediction "
     "judging trials curves plots pairs_page demonstration demo_server "
     "benchmarking",

@@ -10,6 +10,7 @@ from bit_tf import records
 from bit_tf import sources
 from bit_tf import subsets
 from bit_tf import tasks
+from bit_tf import tfds_sets
 from tests import batches as batches_lib
 from tests.test_data import make_recipe
 
@@ -22,7 +23,7 @@ def prepare(path, file_format, *, several):
     Example i has label i % 3, and of several labels also (i + 1) % 3 where i
     is odd.
     """
-    tfds = sources.import_tfds()
+    tfds = tfds_sets.import_tfds()
     label = tfds.features.ClassLabel(names=["a", "b", "c"])
 
     with tfds.core.registered.skip_registration():
@@ -87,7 +88,7 @@ def load(tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             if kind == "stream":
                 # Between the sizes of the two splits.
-                patch.setattr(sources, "MAX_BYTES_IN_MEMORY", 3_000)
+                patch.setattr(tfds_sets, "MAX_BYTES_IN_MEMORY", 3_000)
             train, evaluation = sources.load(
                 tasks.parse("numbers", **splits), data_dir=made[key]
             )

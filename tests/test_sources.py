@@ -9,6 +9,7 @@ import pytest
 
 from bit_tf import sources
 from bit_tf import tasks
+from bit_tf import tfds_sets
 from tests.conftest import ROOT
 
 
@@ -70,7 +71,7 @@ def test_kinds_of_data_sets_are_listed():
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A data set prepared by TensorFlow Datasets itself, no network."""
-    tfds = sources.import_tfds()
+    tfds = tfds_sets.import_tfds()
 
     class TinyColours(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("2.1.0")
@@ -171,6 +172,6 @@ def test_labels_belong_to_their_images(prepared):
 
 
 def test_too_much_for_memory_is_refused_with_a_way_out(prepared, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_BYTES_IN_MEMORY", 100)
+    monkeypatch.setattr(tfds_sets, "MAX_BYTES_IN_MEMORY", 100)
     with pytest.raises(ValueError, match=r"test\[:10%\].*array_record"):
         load(prepared)

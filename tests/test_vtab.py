@@ -14,6 +14,7 @@ from bit_tf import catalogue
 from bit_tf import labelling
 from bit_tf import sources
 from bit_tf import tasks
+from bit_tf import tfds_sets
 from tests import programs
 from tests.small_vtab import KITTI
 from tests.small_vtab import SPRITES
@@ -23,13 +24,13 @@ ALL = (*catalogue.VTAB, *catalogue.DOWNSTREAM, *catalogue.VARIANTS)
 
 @pytest.fixture(scope="module")
 def tfds():
-    return sources.import_tfds()
+    return tfds_sets.import_tfds()
 
 
 @pytest.mark.parametrize("entry", ALL, ids=lambda e: f"{e.group}_{e.name}")
 def test_names_versions_and_features_are_tfds_own(entry, tfds, tmp_path):
     builder = tfds.builder(
-        sources._full(entry.location), data_dir=str(tmp_path)
+        tfds_sets.full_name(entry.location), data_dir=str(tmp_path)
     )
     features = builder.info.features
     if entry.rule is None:
@@ -56,7 +57,7 @@ def _flat(nested, prefix=""):
 @pytest.mark.network
 @pytest.mark.parametrize("entry", ALL, ids=lambda e: f"{e.group}_{e.name}")
 def test_counts_are_tfds_own(entry, tfds):
-    builder = tfds.builder(sources._full(entry.location))
+    builder = tfds.builder(tfds_sets.full_name(entry.location))
     builder.download_and_prepare()
     for split, count in (
         (entry.train_split, entry.train_examples),
