@@ -16,10 +16,13 @@ $(VENV)/.installed: setup.py requirements.txt
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-# Trains the small network on the shipped images: about two minutes.
+# Trains the small network on the shipped images, once from fresh weights and once
+# from the shipped ones, whose report has both: about two minutes.
 quickstart: install
 	$(BIN)/python -m bit_tf.train --flagfile=experiments/quickstart.flags \
-	    --workdir=$(WORKDIR)
+	    --model=R26x0.5 --noexport --workdir=$(WORKDIR)_from_scratch
+	$(BIN)/python -m bit_tf.train --flagfile=experiments/quickstart.flags \
+	    --workdir=$(WORKDIR) --beside=scratch=$(WORKDIR)_from_scratch
 
 # Two processes, a file each: most of the time TensorFlow traces, on one core.
 test: install

@@ -16,6 +16,12 @@ _LIST = flags.DEFINE_bool("list", False, "Print the published weights.")
 _HEADLESS = flags.DEFINE_bool(
     "headless", False, "Leave the head out: features instead of classes."
 )
+_DTYPE = flags.DEFINE_enum(
+    "dtype",
+    "float32",
+    ["float32", "float16"],
+    "Of the numbers in DST. float16, for .npz alone, is half the size.",
+)
 program.define_mirror()
 USAGE = (
     "give SRC and DST, for example BiT-M-R50x1 BiT-M-R50x1.safetensors, or "
@@ -33,13 +39,21 @@ def main(source: str | None = None, target: str | None = None) -> None:
         raise ValueError(USAGE)
     path = pathlib.Path(target).expanduser()
     weights_file.check_target(path)
+    if _DTYPE.value != "float32" and weights_file.format_of(path) != ".npz":
+        raise ValueError(f"--dtype={_DTYPE.value} is for .npz, not for {path}.")
     file = program.weights_file(source)
     with weights_file.opened(file):
         pass  # What cannot be read is refused before TensorFlow is imported.
     with program.quiet_import():
         from bit_tf import conversion
 
-    conversion.convert(file, path, headless=_HEADLESS.value, log=program.say)
+    conversion.convert(
+        file,
+        path,
+        headless=_HEADLESS.value,
+        dtype=_DTYPE.value,
+        log=program.say,
+    )
 
 
 def _print_list() -> None:
@@ -51,7 +65,7 @@ def _print_list() -> None:
                 str(entry.num_classes),
                 entry.head,
                 str(entry.resolution),
-                f"{4 * entry.parameters / 1e6:.0f}",
+                f"{entry.size / 1e6:.0f}",
                 " ".join(entry.formats),
                 entry.remark,
             )

@@ -197,7 +197,12 @@ def of_weights(
         training={"weights": entry.name if entry else source.name},
         source=entry.name if entry else source.name,
         sha256=workdir_lib.sha256(source) if source.is_file() else "",
-        license=license or (PUBLISHED_LICENSE if entry else OTHER_LICENSE),
+        license=license
+        or (
+            PUBLISHED_LICENSE
+            if entry and not entry.is_shipped
+            else OTHER_LICENSE
+        ),
     )
 
 

@@ -194,9 +194,7 @@ def without(template: str, names: Set[str]) -> str:
             whole
             for o in operations
             for whole in (
-                ("decode", "resize({crop})")
-                if o == _DECODE_AND_CROP
-                else (o,)
+                ("decode", "resize({crop})") if o == _DECODE_AND_CROP else (o,)
             )
         ]
     if "apply_exif" in names:

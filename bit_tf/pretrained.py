@@ -42,6 +42,8 @@ def fetch(
 ) -> pathlib.Path:
     """Returns where published weights are, after fetching what is missing.
 
+    The shipped ones are where the package is.
+
     Args:
         entry: what to fetch.
         cache: see `cache_directory`.
@@ -56,13 +58,13 @@ def fetch(
         ValueError: the server does not have it or breaks off, or the file is
             not what it should be.
     """
+    if entry.is_shipped:
+        entry.check_format(suffix)
+        return entry.asset
     url = download.web_url(entry.url(suffix, base=mirror or zoo.BASE_URL))
     path = cache / f"{entry.name}{suffix}"
     if not path.exists():
-        log(
-            f"fetching {url}, about {4 * entry.parameters / 1e6:,.0f} MB, to "
-            f"{path}"
-        )
+        log(f"fetching {url}, about {entry.size / 1e6:,.0f} MB, to {path}")
     try:
         return download.fetch(
             url, path, check=lambda file: _check(file, entry), log=log

@@ -277,11 +277,11 @@ def _start(workdir: workdir_lib.Workdir) -> tuple[str, str | None]:
         program.weights_file(given.DEFAULT_MODEL)
     except download.UnreachableError as error:
         program.say(
-            f"warning: {error}\nwarning: {given.SMALL_MODEL} with fresh "
-            f"weights is trained instead of {given.DEFAULT_MODEL}: expect much "
-            f"less of it. --model={given.SMALL_MODEL} says that you want it"
+            f"warning: {error}\nwarning: the small {zoo.SHIPPED} is trained "
+            f"instead of {given.DEFAULT_MODEL}: expect much less of it. "
+            f"--model={zoo.SHIPPED} says that you want it"
         )
-        return given.SMALL_MODEL, None
+        return zoo.find(zoo.SHIPPED).architecture, zoo.SHIPPED
     program.say(f"model {given.DEFAULT_MODEL}; choose another with --model")
     return zoo.find(given.DEFAULT_MODEL).architecture, given.DEFAULT_MODEL
 

@@ -4,9 +4,10 @@ from absl import flags
 
 from bit_tf import execution
 from bit_tf import upstream
+from bit_tf import zoo
 
 DEFAULT_MODEL = "BiT-M-R50x1"
-# Where the published weights cannot be had, and for pre-training.
+# For pre-training.
 SMALL_MODEL = "R26x0.5"
 MAX_INTEGER = 2**31 - 1
 
@@ -32,10 +33,11 @@ UPSTREAM = flags.DEFINE_enum(
 MODEL = flags.DEFINE_string(
     "model",
     None,
-    "Published weights, such as BiT-M-R50x1, which are fetched; or a network "
-    "with fresh weights, R{26,50,101,152}x{width}, such as R26x0.5. Default: "
-    f"{DEFAULT_MODEL}; where that cannot be fetched, and for "
-    f"--recipe=upstream, {SMALL_MODEL}.",
+    "Published weights, such as BiT-M-R50x1, which are fetched; the small "
+    f"{zoo.SHIPPED}, which the package brings; or a network with fresh "
+    "weights, R{26,50,101,152}x{width}, such as R26x0.5. Default: "
+    f"{DEFAULT_MODEL}; {zoo.SHIPPED} where that cannot be fetched; "
+    f"{SMALL_MODEL} for --recipe=upstream.",
 )
 INIT_FROM = flags.DEFINE_string(
     "init_from",

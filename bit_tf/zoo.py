@@ -1,10 +1,10 @@
-"""The weights that the authors of the paper published, as a table.
+"""The weights that the authors of the paper published, as a table; and ours.
 
 All lie in one public bucket, as .npz in the layout of `layout`; the upstream
 models of five architectures also as .h5 for tf.keras. BiT-L, trained on
 JFT-300M, was never published (google-research/big_transfer issues 4 and 50).
 No checksum was published either: what is recorded beside a file at its first
-download guards it from then on.
+download guards it from then on. One small file lies in the package.
 """
 
 import dataclasses
@@ -20,6 +20,8 @@ ARCHITECTURES = ("R50x1", "R101x1", "R50x3", "R101x3", "R152x2", "R152x4")
 # Pixels, where nothing says more: BiT was pre-trained so.
 DEFAULT_RESOLUTION = 224
 UPSTREAM_CLASSES = {"S": 1000, "M": 21843}
+# Pre-trained by this package, see assets/BiT-XS-R26x0.5.md.
+SHIPPED = "BiT-XS-R26x0.5"
 
 # VTAB-1k task -> classes, and whether its images are below 96 x 96 pixels.
 # Tasks and files: README of google-research/big_transfer; classes and sizes:
@@ -66,7 +68,7 @@ _DISTILLED = {
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One published network.
+    """One published network, or the shipped one.
 
     Args:
         name: path in the bucket without suffix, e.g. "BiT-M-R50x1",
@@ -77,8 +79,9 @@ class Entry:
             BiT-M was pre-trained with a loss per class.
         resolution: side of the square images it was last trained on, pixels.
         formats: suffixes under which it was published.
-        labels: "ilsvrc2012" or "imagenet21k", whose order of classes it has
-            (see `labels`); None for other tasks.
+        labels: the set whose order of classes it has (see `labels`); None
+            for other tasks.
+        is_shipped: whether the package brings it, and nobody published it.
         remark: what to know before using it; "" for nothing.
     """
 
@@ -89,20 +92,30 @@ class Entry:
     resolution: int
     formats: tuple[str, ...] = (".npz",)
     labels: str | None = None
+    is_shipped: bool = False
     remark: str = ""
 
     def url(self, suffix: str = ".npz", *, base: str = BASE_URL) -> str:
-        """Returns where the file is.
+        """Returns where the file is published.
 
         Raises:
             ValueError: it was not published in that format.
         """
+        self.check_format(suffix)
+        return f"{base.rstrip('/')}/{self.name}{suffix}"
+
+    def check_format(self, suffix: str) -> None:
+        """Raises ValueError if it does not exist in that format."""
         if suffix not in self.formats:
             raise ValueError(
                 f"{self.name} was not published as {suffix}: allowed is "
                 f"{' or '.join(self.formats)}."
             )
-        return f"{base.rstrip('/')}/{self.name}{suffix}"
+
+    @property
+    def asset(self) -> pathlib.Path:
+        """Where a shipped file is."""
+        return pathlib.Path(__file__).parent / "assets" / f"{self.name}.npz"
 
     @property
     def shapes(self) -> dict[str, layout.Shape]:
@@ -111,12 +124,22 @@ class Entry:
         return layout.shapes(depth, width, self.num_classes)
 
     @property
-    def parameters(self) -> int:
-        """Number of weights; a file has four bytes for each."""
-        return layout.parameters(self.shapes)
+    def size(self) -> int:
+        """Bytes of its weights in the .npz: float32, or float16 if shipped."""
+        return (2 if self.is_shipped else 4) * layout.parameters(self.shapes)
 
 
 def _entries():
+    yield Entry(
+        name=SHIPPED,
+        architecture="R26x0.5",
+        num_classes=200,
+        head="softmax",
+        resolution=48,
+        labels="tiny_imagenet",
+        is_shipped=True,
+        remark="in the package; not the authors'",
+    )
     for letter, classes in UPSTREAM_CLASSES.items():
         for name in ARCHITECTURES:
             wrong_h5 = letter == "S" and name in ("R50x3", "R101x1")
@@ -218,7 +241,7 @@ def by_file(
     """
     for entry in ENTRIES.values():
         if (
-            entry.name.rsplit("/", 1)[-1] == path.name.split(".")[0]
+            f"{path.name}.".startswith(f"{entry.name.rsplit('/', 1)[-1]}.")
             and entry.architecture == architecture
             and entry.num_classes == num_classes
         ):

@@ -48,6 +48,19 @@ def test_a_released_h5_becomes_an_npz(tmp_path):
             np.testing.assert_array_equal(stored[key], array)
 
 
+def test_half_the_bytes_are_written_and_compared(source, tmp_path, monkeypatch):
+    half = tmp_path / "half.npz"
+    found = conversion.convert(source, half, dtype="float16", log=silent)
+    assert 1e-5 < found <= conversion.HALF_TOLERANCE
+    assert half.stat().st_size < 0.52 * source.stat().st_size
+    with np.load(half) as stored:
+        for key, array in ARRAYS.items():
+            np.testing.assert_array_equal(stored[key], array.astype("float16"))
+    monkeypatch.setattr(conversion, "HALF_TOLERANCE", found / 2)
+    with pytest.raises(RuntimeError, match="not kept"):
+        conversion.convert(source, half, dtype="float16", log=silent)
+
+
 def test_the_head_can_be_left_out(source, tmp_path):
     told = []
     conversion.convert(
@@ -97,7 +110,14 @@ def test_the_list_has_every_published_file():
     done = convert("--list")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 319
+    assert len(lines) == 320
+    assert lines[1].split()[:5] == [
+        "BiT-XS-R26x0.5",
+        "200",
+        "softmax",
+        "48",
+        "7",
+    ]
     assert lines[0].split()[:3] == ["name", "classes", "head"]
     row = next(line for line in lines if line.startswith("BiT-M-R152x4 "))
     assert row.split() == [
@@ -126,6 +146,8 @@ def test_the_list_has_every_published_file():
         (["text.npz", "b.npz"], "cannot be read as .npz"),
         (["BiT-M-R50x1", "b.npz", "--mirror=ftp://x"], "ftp://x"),
         (["a.npz", "nowhere/b.npz"], "nowhere"),
+        (["a.npz", "b.safetensors", "--dtype=float16"], "is for .npz, not for"),
+        (["a.npz", "b.npz", "--dtype=bfloat16"], "float32|float16"),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments, wanted, source, tmp_path):

@@ -44,3 +44,10 @@ def test_imagenet21k_is_the_two_larger_release():
 def test_other_sets_are_refused():
     with pytest.raises(ValueError, match="'imagenet': allowed are ilsvrc2012"):
         labels.synsets("imagenet")
+
+
+def test_tiny_imagenet_is_in_the_order_of_its_folders():
+    found = labels.synsets("tiny_imagenet")
+    assert len(found) == 200 and list(found) == sorted(found)
+    assert set(found) < set(labels.synsets("ilsvrc2012"))
+    assert found[0] == ("n01443537", "goldfish, Carassius auratus")

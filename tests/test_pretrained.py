@@ -161,9 +161,10 @@ def test_the_default_is_small_where_nothing_can_be_fetched(
     done = programs.run("train", *flags, environment=environment)
     assert done.returncode == 0, done.stderr
     assert "no way to http://127.0.0.1:9/BiT-M-R50x1.npz" in done.stdout
-    assert "R26x0.5 with fresh weights is trained instead" in done.stdout
+    assert "the small BiT-XS-R26x0.5 is trained instead" in done.stdout
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert (recipe["model"], recipe["init_from"]) == ("R26x0.5", None)
+    wanted = ("R26x0.5", "BiT-XS-R26x0.5")
+    assert (recipe["model"], recipe["init_from"]) == wanted
     # What repeats the run does not depend on the network.
     assert "--model=R26x0.5" in (tmp_path / "run" / "run.flags").read_text()
     again = programs.run("train", *flags, environment=environment)

@@ -10,7 +10,9 @@ from bit_tf import zoo
 
 
 def test_every_published_file_is_listed_once():
-    names = list(zoo.ENTRIES)
+    names = [
+        name for name, entry in zoo.ENTRIES.items() if not entry.is_shipped
+    ]
     assert len(names) == len(set(names)) == 318
     assert sum(name.startswith("vtab/") for name in names) == 285
     assert sum(name.endswith("-ILSVRC2012") for name in names) == 12
@@ -42,17 +44,26 @@ def test_heads_are_those_of_the_losses():
         assert (entry.labels == "ilsvrc2012") == (entry.num_classes == 1000)
 
 
+def test_one_file_lies_in_the_package_and_nowhere_else():
+    (shipped,) = [e for e in zoo.ENTRIES.values() if e.is_shipped]
+    assert shipped is zoo.find(zoo.SHIPPED)
+    assert shipped.asset.stat().st_size <= 8e6
+    for suffix in (".h5", ".safetensors"):
+        with pytest.raises(ValueError, match="allowed is .npz"):
+            shipped.check_format(suffix)
+
+
 def test_shapes_give_the_known_size_of_a_file():
     # BiT-jax2tf's log of R152x2_T_384.npz, less the headers of the archive.
     entry = zoo.find("distill/R152x2_T_384")
-    assert 4 * entry.parameters == 945_485_848 - 145_016
+    assert entry.size == 945_485_848 - 145_016
     assert entry.shapes[layout.HEAD_KERNEL] == (1, 1, 4096, 1000)
 
 
 def test_every_entry_can_be_built():
     for entry in zoo.ENTRIES.values():
         architecture.parse_name(entry.architecture)
-        assert entry.num_classes > 1 and entry.resolution in range(128, 481)
+        assert entry.num_classes > 1 and entry.resolution in range(48, 481)
 
 
 def test_h5_exists_for_five_upstream_architectures():
@@ -83,3 +94,13 @@ def test_a_file_is_known_by_name_and_content():
     assert known is zoo.find("BiT-M-R50x1")
     assert find(path, architecture="R50x1", num_classes=10) is None
     assert find(path, architecture="R50x3", num_classes=21843) is None
+    # A name with a dot of its own, with and without a suffix.
+    for name in (
+        zoo.SHIPPED,
+        f"{zoo.SHIPPED}.npz",
+        f"{zoo.SHIPPED}.weights.h5",
+    ):
+        own = find(pathlib.Path(name), architecture="R26x0.5", num_classes=200)
+        assert own is zoo.find(zoo.SHIPPED), name
+    other = pathlib.Path(f"{zoo.SHIPPED}b.npz")
+    assert find(other, architecture="R26x0.5", num_classes=200) is None
