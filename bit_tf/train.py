@@ -9,18 +9,16 @@ import hashlib
 import json
 import math
 import os
-import pathlib
 import shlex
 
 from absl import flags
 
-from bit_tf import architecture
 from bit_tf import beside
 from bit_tf import cluster as cluster_lib
 from bit_tf import data_flags as images
-from bit_tf import download
 from bit_tf import examples as examples_lib
 from bit_tf import execution as execution_lib
+from bit_tf import model_choice
 from bit_tf import program
 from bit_tf import recipe as recipe_lib
 from bit_tf import recipe_flags as numbers
@@ -29,9 +27,7 @@ from bit_tf import subsets
 from bit_tf import tasks
 from bit_tf import train_flags as given
 from bit_tf import upstream
-from bit_tf import weights_file
 from bit_tf import workdir as workdir_lib
-from bit_tf import zoo
 
 # Evaluations on the way may cost this share of the training, at most.
 EVALUATION_SHARE = 0.1
@@ -47,7 +43,7 @@ def main() -> None:
     if not given.WORKDIR.value.strip():
         raise ValueError("--workdir is empty: give a directory.")
     task = images.task()
-    _check_model_name()
+    model_choice.check_name()
     cluster = cluster_lib.resolve(
         os.environ,
         worker_hosts=given.WORKER_HOSTS.value,
@@ -61,7 +57,7 @@ def main() -> None:
     others = _beside(evaluation)
     workdir = workdir_lib.Workdir(given.WORKDIR.value)
     if _ONLY_CHECK_FLAGS.value:
-        model_name = _named_model(workdir)
+        model_name = model_choice.architecture_said(workdir)
         recipe = _resolve(train, model_name, task, apply_exif=apply_exif)
         # Of whatever devices: their shares divide the batch.
         execution.parts(
@@ -70,9 +66,11 @@ def main() -> None:
         program.say(recipe_lib.table(recipe))
         program.say("the flags fit the images; nothing was trained")
         return
-    model_name, init_from = _start(workdir)
-    init_file = _checked(init_from, model_name) if init_from else None
-    _check_initializer(init_from)
+    model_name, init_from = model_choice.start(workdir)
+    init_file = (
+        model_choice.checked(init_from, model_name) if init_from else None
+    )
+    model_choice.check_initializer(init_from)
     recipe = _resolve(train, model_name, task, apply_exif=apply_exif)
     identity = {
         **recipe.to_dict(),
@@ -243,91 +241,6 @@ def _where(workdir: workdir_lib.Workdir) -> str:
         "--dataset=folder:PATH --workdir=DIR"
     )
     return "\n".join(lines)
-
-
-def _is_published(name: str) -> bool:
-    return name.startswith("BiT-") or name in zoo.ENTRIES
-
-
-def _check_model_name() -> None:
-    """Raises ValueError for a --model that there is not."""
-    if given.MODEL.value is not None:
-        if _is_published(given.MODEL.value):
-            zoo.find(given.MODEL.value)
-        else:
-            architecture.parse_name(given.MODEL.value)
-
-
-def _start(workdir: workdir_lib.Workdir) -> tuple[str, str | None]:
-    """Returns the architecture, and the weights to start from or None."""
-    name, init_from = given.MODEL.value, given.INIT_FROM.value
-    if name is not None and _is_published(name):
-        return zoo.find(name).architecture, init_from or name
-    if name is not None:
-        return name, init_from
-    if init_from:
-        return _architecture_of(program.weights_file(init_from)), init_from
-    if workdir.recipe.exists():
-        kept = workdir.read_recipe()
-        return kept["model"], kept["init_from"]
-    if given.RECIPE.value == "upstream":
-        program.say(f"model {given.SMALL_MODEL}; choose another with --model")
-        return given.SMALL_MODEL, None
-    try:
-        program.weights_file(given.DEFAULT_MODEL)
-    except download.UnreachableError as error:
-        program.say(
-            f"warning: {error}\nwarning: the small {zoo.SHIPPED} is trained "
-            f"instead of {given.DEFAULT_MODEL}: expect much less of it. "
-            f"--model={zoo.SHIPPED} says that you want it"
-        )
-        return zoo.find(zoo.SHIPPED).architecture, zoo.SHIPPED
-    program.say(f"model {given.DEFAULT_MODEL}; choose another with --model")
-    return zoo.find(given.DEFAULT_MODEL).architecture, given.DEFAULT_MODEL
-
-
-def _named_model(workdir: workdir_lib.Workdir) -> str:
-    """Returns the architecture that `_start` would, and fetches nothing.
-
-    A file that is here is looked into.
-    """
-    name, init_from = given.MODEL.value, given.INIT_FROM.value
-    if init_from:
-        _check_initializer(init_from)
-        if pathlib.Path(init_from).expanduser().exists():
-            path = program.weights_file(init_from)
-            if name is None:
-                return _architecture_of(path)
-            if not _is_published(name):
-                _checked(init_from, name)
-        elif name is None and not _is_published(init_from):
-            raise ValueError(f"--init_from={init_from}: there is no such file.")
-    if name is None and init_from is None and workdir.recipe.exists():
-        return workdir.read_recipe()["model"]
-    if name is None and given.RECIPE.value == "upstream":
-        return given.SMALL_MODEL
-    name = name or init_from or given.DEFAULT_MODEL
-    return zoo.find(name).architecture if _is_published(name) else name
-
-
-def _check_initializer(init_from: str | None) -> None:
-    if init_from and numbers.INITIALIZER.value is not None:
-        raise ValueError(
-            f"--initializer={numbers.INITIALIZER.value} is for fresh weights, "
-            f"and these start from {init_from}: drop one of the two."
-        )
-
-
-def _architecture_of(path: pathlib.Path) -> str:
-    with weights_file.opened(path) as stored:
-        return stored.architecture
-
-
-def _checked(init_from: str, model_name: str) -> pathlib.Path:
-    """Returns the file to start from, whose tensors fit the network."""
-    path = program.weights_file(init_from)
-    with weights_file.opened(path, expected=model_name):
-        return path
 
 
 def _load(

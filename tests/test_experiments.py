@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 
 from bit_tf import architecture
+from bit_tf import model_choice
 from bit_tf import train
 from bit_tf import zoo
 from tests.conftest import ROOT
@@ -47,7 +48,7 @@ def test_flagfiles_resolve(path):
     values.unparse_flags()
     values(["train", f"--flagfile={path}"])
     try:
-        train._check_model_name()
+        model_choice.check_name()
         name = values.model
         recipe = train._resolve(make_examples(100), name)
         if name not in zoo.ENTRIES:

@@ -6,8 +6,10 @@ import pathlib
 import numpy as np
 import pytest
 
+from bit_tf import classifier
 from bit_tf import exportable
 from bit_tf import pretrained
+from bit_tf import weights_file
 from bit_tf import workdir as workdir_lib
 from bit_tf import zoo
 from tests import programs
@@ -170,6 +172,34 @@ def test_the_default_is_small_where_nothing_can_be_fetched(
     again = programs.run("train", *flags, environment=environment)
     assert again.returncode == 0, again.stderr
     assert "warning" not in again.stdout
+
+
+def test_the_shipped_weights_are_fetched_from_nowhere(tmp_path):
+    path = pretrained.resolve(
+        zoo.SHIPPED, cache=tmp_path, mirror="http://127.0.0.1:9"
+    )
+    assert not any(tmp_path.iterdir())
+    with weights_file.opened(path, expected="R26x0.5") as stored:
+        assert stored.num_classes == 200
+    found = classifier.load(path)
+    assert found.class_names[0] == "goldfish, Carassius auratus"
+    assert "crop" not in found.preprocess_text and found.crop == 48
+
+
+@pytest.mark.slow
+def test_the_shipped_weights_are_as_good_as_their_card_says(
+    shared_data, tmp_path
+):
+    done = programs.run(
+        "evaluate",
+        f"--model={zoo.SHIPPED}",
+        f"--dataset=folder:{shared_data / 'tiny_imagenet'}",
+        "--match_classes=order",
+        f"--output={tmp_path}",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["top1"] == pytest.approx(0.225, abs=0.005)
 
 
 def test_any_npz_is_exported_without_saying_what_it_is(tmp_path):

@@ -1,6 +1,9 @@
-"""Draws fewshot.png from results/fewshot/*.jsonl, and prints its numbers.
+"""Draws fewshot.png from results/fewshot/*.jsonl, and prints its table.
 
 python experiments/plots/fewshot.py
+
+Fine-tuning from no pre-training, from a tenth of it and from all; and what
+linear probes and neighbours make of the features of all.
 """
 
 import json
@@ -13,6 +16,13 @@ from bit_tf import curves
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE.parent / "results" / "fewshot"
 BY = ("model", "method", "shots")
+SHOWN = [
+    ("scratch", "finetune"),
+    ("tenth", "finetune"),
+    ("all", "finetune"),
+    ("all", "linear"),
+    ("all", "knn"),
+]
 
 
 def groups(path: pathlib.Path) -> list[dict]:
@@ -22,17 +32,36 @@ def groups(path: pathlib.Path) -> list[dict]:
     """
     _, *lines = path.read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    rows.sort(key=lambda row: [row[name] for name in BY])
-    return curves.summarize(rows, BY)
+    rows.sort(key=lambda row: (isinstance(row["shots"], str), row["shots"]))
+    found = curves.summarize(rows, BY)
+    return sorted(
+        (g for g in found if (g["model"], g["method"]) in SHOWN),
+        key=lambda group: SHOWN.index((group["model"], group["method"])),
+    )
+
+
+def print_table(name: str, found: list[dict]) -> None:
+    """Prints medians, in brackets the least and the most, as Markdown."""
+    cells = {
+        (group["shots"], group["model"], group["method"]): (
+            f"{100 * group['median']:.1f} "
+            f"({100 * group['min']:.1f} to {100 * group['max']:.1f})"
+        )
+        for group in found
+    }
+    for shots in dict.fromkeys(group["shots"] for group in found):
+        row = [cells.get((shots, *shown), "") for shown in SHOWN]
+        print(f"| {name}, {shots} | {' | '.join(row)} |")
 
 
 def main() -> None:
     paths = sorted(RESULTS.glob("*.jsonl"))
     plot = figure.Figure(figsize=(4.2 * len(paths), 3.8), layout="constrained")
+    print("| | " + " | ".join(", ".join(shown) for shown in SHOWN) + " |")
+    print("|---" * (1 + len(SHOWN)) + "|")
     for axes, path in zip(plot.subplots(1, len(paths)), paths, strict=True):
         found = groups(path)
-        print(path.stem)
-        print(curves.table(found, BY), end="\n\n")
+        print_table(path.stem, found)
         curves.panel(axes, found, title=path.stem)
     curves.save(HERE / "fewshot.png", plot)
 
