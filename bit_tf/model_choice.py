@@ -26,7 +26,14 @@ def check_name() -> None:
 
 
 def start(workdir: workdir_lib.Workdir) -> tuple[str, str | None]:
-    """Returns the architecture, and the weights to start from or None."""
+    """Returns the architecture, and the weights to start from or None.
+
+    Without flags, those that the run in the workdir was begun with; or the
+    default's, which are fetched, or the shipped where that is not possible.
+
+    Raises:
+        ValueError: there are no such weights.
+    """
     name, init_from = given.MODEL.value, given.INIT_FROM.value
     if name is not None and _is_published(name):
         return zoo.find(name).architecture, init_from or name
@@ -78,6 +85,7 @@ def architecture_said(workdir: workdir_lib.Workdir) -> str:
 
 
 def check_initializer(init_from: str | None) -> None:
+    """Raises ValueError for an --initializer where nothing is fresh."""
     if init_from and numbers.INITIALIZER.value is not None:
         raise ValueError(
             f"--initializer={numbers.INITIALIZER.value} is for fresh weights, "

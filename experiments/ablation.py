@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--upstream", required=True)
     parser.add_argument("--downstream", action="append", default=[])
     parser.add_argument("--crop", type=int, default=32)
-    parser.add_argument("--epochs", type=float, default=10)
+    parser.add_argument("--min_crop_area", type=int, default=60)
+    parser.add_argument("--epochs", type=float, default=5)
     parser.add_argument("--batch_sizes", default="16,256")
     # Of a batch of 64; it follows the batch, as upstream does.
     parser.add_argument("--base_lr", type=float, default=0.03)
@@ -75,6 +76,8 @@ def main() -> None:
             "model": given.model,
             "epochs": given.epochs,
             "crop": given.crop,
+            "min_crop_area": given.min_crop_area,
+            "base_lr": given.base_lr,
         }
         if _is_done(key):
             continue
@@ -114,7 +117,7 @@ def _upstream(build, train, evaluation, batch_size, given):
         decay_steps=tuple(round(total * at) for at in (1 / 3, 2 / 3, 8 / 9)),
         base_lr=given.base_lr * batch_size / 64,
         crop=given.crop,
-        resize=None,
+        min_crop_area=given.min_crop_area,
     )
     model = build(len(train.class_names))
     row = _trained(model, train, rules, f"upstream, batches of {batch_size}")
