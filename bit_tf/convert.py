@@ -33,6 +33,9 @@ def main(source: str | None = None, target: str | None = None) -> None:
     if _LIST.value:
         if source:
             raise ValueError("--list takes no SRC and DST.")
+        for flag in (_DTYPE, _HEADLESS):
+            if flag.present:
+                raise ValueError(f"--list takes no --{flag.name}: drop it.")
         _print_list()
         return
     if source is None or target is None:

@@ -107,7 +107,7 @@ _LICENSE = flags.DEFINE_string(
     "license",
     None,
     "Of the weights, for the model card, as model hubs name it. Default: "
-    "apache-2.0 for published weights, else other.",
+    "apache-2.0 for what BiT's authors published, else other.",
 )
 program.define_mirror()
 

@@ -175,7 +175,8 @@ def of_weights(
         class_names: one per class; None for the published order, or numbers.
         image_size: side to resize to, pixels; None for that of the published
             file, or 224.
-        license: of the weights; None for that of the published files.
+        license: of the weights; None for that of the authors' files, and
+            OTHER_LICENSE for all others.
 
     Raises:
         ValueError: the file cannot be used, or has another number of classes.

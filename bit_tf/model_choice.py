@@ -66,6 +66,8 @@ def architecture_said(workdir: workdir_lib.Workdir) -> str:
     A file that is here is looked into.
     """
     name, init_from = given.MODEL.value, given.INIT_FROM.value
+    if name is not None and _is_published(name):
+        check_initializer(init_from or name)
     if init_from:
         check_initializer(init_from)
         if pathlib.Path(init_from).expanduser().exists():

@@ -125,14 +125,20 @@ def override(
             "crops without resizing first: drop --resize, or give --crop."
         )
     if min_crop_area is not None:
-        if recipe.min_crop_area is None or not random_crop:
+        if recipe.min_crop_area is None:
             raise ValueError(
-                f"min_crop_area={min_crop_area} is for random crops of all "
-                "sizes: drop it, or take a recipe that has them, as upstream."
+                f"min_crop_area={min_crop_area} is for recipes that cut parts "
+                f"of all sizes, as upstream, not for {recipe.name}: drop it."
+            )
+        if not random_crop:
+            raise ValueError(
+                f"min_crop_area={min_crop_area} does nothing where images are "
+                "not cut at random: drop one of the two."
             )
         change("min_crop_area", min_crop_area, "--min_crop_area")
-    if not random_crop:
+    if not random_crop and recipe.min_crop_area is not None:
         changes["min_crop_area"] = None
+        del sources["min_crop_area"]
     if resize is not None:
         change("resize", resize, "--resize")
     if crop is not None:

@@ -81,7 +81,7 @@ def random_crop(size: int) -> Operation:
 
 
 def inception_crop(size: int, min_percent: int = 5) -> Operation:
-    """Cuts 5 to 100 % of the area at aspect 3/4 to 4/3, then resizes.
+    """Cuts min_percent to 100 % of the area, aspect 3/4 to 4/3, and resizes.
 
     Returns (size, size, 3) float32 (Szegedy et al., arXiv 1409.4842).
     """

@@ -130,7 +130,13 @@ def run(
         log(f"continuing at step {state.step} of {recipe.total_steps}")
     else:
         state = checkpoint.State()
-        starting.begin(model, init_from, recipe, log=log)
+        starting.begin(
+            model,
+            init_from,
+            recipe,
+            class_names=train.class_names,
+            log=log,
+        )
         optimizer.start(model.trainable_variables)
     checkpoint.check_agreement(strategy, state, model)
     evaluate = evaluation_lib.evaluator(

@@ -45,6 +45,7 @@ class Trials:
     ):
         self._start = start
         self._recipe = recipe
+        self._class_names = evaluation.class_names
         self._strategy = distribution.build("one_device")
         with self._strategy.scope():
             self._model = resnet_v2.build(
@@ -163,6 +164,7 @@ class Trials:
                 fresh,
                 self._start.init_from,
                 self._recipe,
+                class_names=self._class_names,
                 log=lambda text: None,
             )
             self._begun = (

@@ -29,15 +29,19 @@ from bit_tf import workdir as workdir_lib
 _SLICE_BYTES = 1 << 20
 
 
-def load(path: str | os.PathLike, model: keras.Model) -> str | None:
+def load(
+    path: str | os.PathLike, model: keras.Model, *, same_classes: bool = True
+) -> str | None:
     """Reads weights of any format into a network.
 
-    A head for another number of classes is left out: the network's becomes
-    zero. Above the network itself, one tensor is in memory.
+    A head for other classes is left out: the network's becomes zero. Above the
+    network itself, one tensor is in memory.
 
     Args:
         path: see `weights_file.opened`.
         model: from `resnet_v2.build`.
+        same_classes: whether the file's head is for the network's classes, if
+            it is for as many.
 
     Returns:
         A remark if the head was left out, else None.
@@ -51,11 +55,12 @@ def load(path: str | os.PathLike, model: keras.Model) -> str | None:
     with weights_file.opened(path, expected=expected) as stored:
         remark = None
         wanted, found = model.num_classes, stored.num_classes
-        if wanted is not None and wanted != found:
+        if wanted is not None and (wanted != found or not same_classes):
             for key in layout.HEAD:
                 head = variables.pop(key)
                 head.assign(np.zeros(head.shape))
-            has = f"a head for {found} classes" if found else "no head"
+            other = "other " if wanted == found else ""
+            has = f"a head for {found} {other}classes" if found else "no head"
             remark = (
                 f"{stored.path.name} has {has}; the new head for {wanted} "
                 "starts at zero"

@@ -40,7 +40,7 @@ def row(path: str) -> dict:
         "run": workdir.path.name,
         "dataset": pathlib.Path(recipe["data"]["dataset"]).name,
         "train_examples": recipe["data"]["train_examples"],
-        **{name: recipe[name] for name in GIVEN},
+        **{name: recipe.get(name) for name in GIVEN},
         **{name: found[name] for name in GOT},
         # Of the updates alone, on the machine that the table names.
         "training_minutes": round(seconds / 60, 1),

@@ -34,7 +34,7 @@ every_notebook = pytest.mark.parametrize(
 )
 # What is given instead of the values in the cell "parameters".
 SMALL = {
-    "quickstart": {"STEPS": 120, "CROP": 32, "WEIGHTS": None},
+    "quickstart": {"CROP": 32, "WEIGHTS": None},
     "fine_tune_your_folder": {
         "MODEL": "R26x0.5",
         "FLAGS": "--crop=32 --batch_size=32 --total_steps=120 --base_lr=0.03",
@@ -260,9 +260,12 @@ def test_quickstart_trains_and_shows_what_came_out(execute, tmp_path):
         outputs["train"]
     )
     last = printed(outputs["metrics"]).splitlines()[-1]
-    assert last.startswith("step  120 ")
+    assert last.startswith("step   60 ")
     assert f"top-1 {found['top1']:.1%} ({found['top1_low']:.1%} to" in last
     page = shown(outputs["report"], "text/html").replace("\xa0", " ")
+    fresh = evaluation(tmp_path / "runs" / "quickstart_from_scratch")
+    assert f"{100 * fresh['top1']:.1f} %" in page
+    assert "scratch" in page
     assert f"{100 * found['top1']:.1f} % top-1 accuracy" in page
     assert page.count("<iframe") == 1
     assert "<html" not in page

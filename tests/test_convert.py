@@ -143,6 +143,7 @@ def test_the_list_has_every_published_file():
         (["BiT-M-R50x1.pth", "b.npz"], "BiT-M-R50x1.pth do not exist"),
         (["BiT-M-R152x2.h5", "b.npz"], "not published as .h5"),
         (["--list", "a.npz"], "--list takes no SRC"),
+        (["--list", "--dtype=float16"], "--list takes no --dtype"),
         (["text.npz", "b.npz"], "cannot be read as .npz"),
         (["BiT-M-R50x1", "b.npz", "--mirror=ftp://x"], "ftp://x"),
         (["a.npz", "nowhere/b.npz"], "nowhere"),

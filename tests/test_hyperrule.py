@@ -293,12 +293,12 @@ def test_upstream_crops_can_be_larger_and_others_cannot():
         "decode_and_inception_crop(224,25,0)|to_uint8"
     )
     assert recipe.sources["min_crop_area"] == "--min_crop_area"
-    for other, switches in (
-        (rule(10, 32, 32), {}),
-        (large, {"random_crop": False}),
-    ):
-        with pytest.raises(ValueError, match="min_crop_area=25 is for random"):
-            overrides.override(other, min_crop_area=25, **switches)
+    with pytest.raises(ValueError, match="as upstream, not for hyperrule"):
+        overrides.override(rule(10, 32, 32), min_crop_area=25)
+    with pytest.raises(ValueError, match="not cut at random"):
+        overrides.override(large, min_crop_area=25, random_crop=False)
+    whole = overrides.override(large, random_crop=False)
+    assert whole.min_crop_area is None and "min_crop_area" not in whole.sources
     with pytest.raises(ValueError, match="min_crop_area=0.*1 to 100"):
         overrides.override(large, min_crop_area=0)
 
