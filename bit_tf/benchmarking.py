@@ -71,7 +71,9 @@ def train(
     )
     if examples is None:
         batch = (_noise(batch_size, crop), np.eye(batch_size, CLASSES))
-        batches = tf.data.Dataset.from_tensors(batch).cache().repeat()
+        batches = data.untuned(
+            tf.data.Dataset.from_tensors(batch).cache().repeat()
+        )
     else:
         batches = data.for_training(examples, recipe, seed=0)
     iterator = iter(batches)

@@ -1,6 +1,7 @@
 """Examples + Recipe -> tf.data: batches that depend on (seed, step) alone."""
 
 import dataclasses
+import os
 
 import tensorflow as tf
 
@@ -10,6 +11,9 @@ from bit_tf import ordering
 from bit_tf import preprocessing as preprocessing_lib
 from bit_tf import recipe as recipe_lib
 from bit_tf import records
+
+# Images that are read and changed at once.
+PARALLEL_CALLS = os.cpu_count() or 1
 
 
 def reader(examples: examples_lib.Images):
@@ -63,6 +67,18 @@ def _file_reader(examples: examples_lib.Examples):
     )
 
 
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns a dataset that TensorFlow does not tune while it is read.
+
+    The thread that tunes sleeps twice as long every time, up to a minute, and
+    whoever is done with an iterator waits until it wakes: evaluations, and the
+    ends of trainings, would take up to twice as long.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
 def items(
     examples: examples_lib.Images, indexed: tf.data.Dataset
 ) -> tf.data.Dataset:
@@ -74,7 +90,7 @@ def items(
         indexed.batch(records.READ_BATCH)
         .map(
             lambda what, index: (what, examples.read_in_graph(index)),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=PARALLEL_CALLS,
             deterministic=True,
         )
         .unbatch()
@@ -208,13 +224,13 @@ def for_training(
         ).unbatch()
         loaded = indexed if kept is not None else items(examples, indexed)
     dataset = loaded.map(
-        load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        load, num_parallel_calls=PARALLEL_CALLS, deterministic=True
     )
     dataset = dataset.batch(size + int(has_previous), drop_remainder=True)
     if recipe.mixup_alpha:
         dataset = dataset.enumerate(start=first).map(mix)
     # One batch ahead: with mixup, 512 images of 384 pixels have 0.9 GB.
-    return dataset.prefetch(1)
+    return untuned(dataset.prefetch(1))
 
 
 def for_evaluation(
@@ -273,9 +289,9 @@ def for_evaluation(
         ),
     )
     dataset = loaded.map(
-        load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        load, num_parallel_calls=PARALLEL_CALLS, deterministic=True
     )
-    return dataset.batch(size, drop_remainder=True).prefetch(1)
+    return untuned(dataset.batch(size, drop_remainder=True).prefetch(1))
 
 
 def find_undecodable(examples: examples_lib.Images) -> list[str]:

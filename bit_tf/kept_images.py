@@ -68,11 +68,11 @@ def resized(
 
     indices = tf.data.Dataset.range(count).map(lambda index: (index, index))
     batches = data.items(examples, indices).map(
-        load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        load, num_parallel_calls=data.PARALLEL_CALLS, deterministic=True
     )
     images = _room((count, side, side, 3))
     targets, done = [], 0
-    for pixels, more in batches.batch(_BATCH):
+    for pixels, more in data.untuned(batches.batch(_BATCH)):
         images[done : done + len(pixels)] = pixels.numpy()
         targets.append(more)
         done += len(pixels)

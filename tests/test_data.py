@@ -277,3 +277,15 @@ def test_what_tensorflow_cannot_decode_is_named():
     broken[2] = b"not an image"
     examples = dataclasses.replace(examples, contents=broken)
     assert data.find_undecodable(examples) == ["2"]
+
+
+def test_nothing_is_tuned_while_it_is_read():
+    # Or whoever is done waits for the thread that tunes.
+    examples = make_examples(4)
+    for dataset in (
+        data.for_training(examples, make_recipe(), seed=0),
+        data.for_evaluation(
+            examples, preprocessing="decode|resize(8)", crop=8, batch_size=2
+        ),
+    ):
+        assert dataset.options().autotune.enabled is False
