@@ -131,14 +131,19 @@ def has_accelerator(strategy: tf.distribute.Strategy) -> bool:
 def distribute(
     strategy: tf.distribute.Strategy,
     batches: Callable[[int, int], tf.data.Dataset],
-) -> tf.distribute.DistributedDataset:
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """Lets every host prepare its part of each global batch.
+
+    On one CPU the batches are what is computed with: TensorFlow's iterators of
+    devices are tuned while they are read, see `data.untuned`.
 
     Args:
         strategy: whose replicas the batches are for.
         batches: (index of a host, number of hosts) -> its parts of all
             batches, in elements that the host's replicas divide.
     """
+    if strategy.num_replicas_in_sync == 1 and not has_accelerator(strategy):
+        return batches(0, 1)
 
     def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
         hosts = context.num_input_pipelines
