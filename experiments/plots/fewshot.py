@@ -63,6 +63,11 @@ def main() -> None:
         found = groups(path)
         print_table(path.stem, found)
         curves.panel(axes, found, title=path.stem)
+        lines = axes.get_legend_handles_labels()
+        axes.get_legend().remove()
+    plot.legend(
+        *lines, loc="outside lower center", ncols=5, fontsize=9, frameon=False
+    )
     curves.save(HERE / "fewshot.png", plot)
 
 

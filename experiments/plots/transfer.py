@@ -48,7 +48,14 @@ def main() -> None:
         axes.grid(alpha=0.3)
         axes.set_title(path.stem, fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=8, frameon=False, title="examples per class")
+        lines = axes.get_legend_handles_labels()
+    plot.legend(
+        *lines,
+        loc="outside right center",
+        fontsize=9,
+        frameon=False,
+        title="examples\nper class",
+    )
     curves.save(HERE / "transfer.png", plot)
 
 
