@@ -17,7 +17,7 @@ $(VENV)/.installed: setup.py requirements.txt
 	touch $@
 
 # Trains the small network on the shipped images, once from fresh weights and once
-# from the shipped ones, whose report has both: about two minutes.
+# from the shipped ones, whose report has both: about a minute.
 quickstart: install
 	$(BIN)/python -m bit_tf.train --flagfile=experiments/quickstart.flags \
 	    --model=R26x0.5 --noexport --workdir=$(WORKDIR)_from_scratch
