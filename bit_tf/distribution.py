@@ -142,7 +142,8 @@ def distribute(
         batches: (index of a host, number of hosts) -> its parts of all
             batches, in elements that the host's replicas divide.
     """
-    if strategy.num_replicas_in_sync == 1 and not has_accelerator(strategy):
+    is_one_device = isinstance(strategy, tf.distribute.OneDeviceStrategy)
+    if is_one_device and not has_accelerator(strategy):
         return batches(0, 1)
 
     def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
