@@ -31,26 +31,14 @@ def unit_name(number: int) -> str:
     return f"unit{number:02d}"
 
 
-def _seeded_conv(
-    filters, kernel_size, *, layers, seed, initializer, role, **kwargs
-):
-    """A convolution whose initial kernel depends on these words alone."""
-    return layers.convolution(
-        filters,
-        kernel_size,
-        kernel_initializer="zeros"
-        if seed is None
-        else INITIALIZERS[initializer](seed=derived_seed(seed, role)),
-        name="standardized_conv2d",
-        **kwargs,
-    )
+class _Part(keras.layers.Layer):
+    """What is built of layers, and knows how to be built again.
 
-
-@keras.saving.register_keras_serializable(package="bit_tf")
-class RootBlock(keras.layers.Layer):
-    """7x7 convolution and 3x3 max-pool, each of stride 2; no norm, no ReLU.
-
-    (B, H, W, 3) -> (B, H/4, W/4, filters), sizes rounded up.
+    Args:
+        filters: channels, see the part.
+        seed: of the initial kernels; None for zeros.
+        initializer: of the initial kernels, one of `recipe.INITIALIZERS`.
+        layers: what it is made of.
     """
 
     def __init__(
@@ -63,20 +51,46 @@ class RootBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.made_of = layers_lib.Layers.of(layers)
         self.filters = filters
         self.seed = seed
         self.initializer = initializer
-        self.conv = _seeded_conv(
+        self.made_of = layers_lib.Layers.of(layers)
+
+    def _conv(self, filters: int, kernel_size: int, *, role: str, **kwargs):
+        """A convolution whose initial kernel depends on seed and role alone."""
+        return self.made_of.convolution(
             filters,
-            7,
-            strides=2,
-            layers=self.made_of,
-            seed=seed,
-            initializer=initializer,
-            role="root",
+            kernel_size,
+            kernel_initializer="zeros"
+            if self.seed is None
+            else INITIALIZERS[self.initializer](
+                seed=derived_seed(self.seed, role)
+            ),
+            name="standardized_conv2d",
             dtype=self.dtype_policy,
+            **kwargs,
         )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "seed": self.seed,
+            "initializer": self.initializer,
+            "layers": self.made_of.get_config(),
+        }
+
+
+@keras.saving.register_keras_serializable(package="bit_tf")
+class RootBlock(_Part):
+    """7x7 convolution and 3x3 max-pool, each of stride 2; no norm, no ReLU.
+
+    (B, H, W, 3) -> (B, H/4, W/4, filters), sizes rounded up.
+    """
+
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(filters, **kwargs)
+        self.conv = self._conv(filters, 7, strides=2, role="root")
 
     def build(self, input_shape):
         self.conv.build(input_shape)
@@ -96,18 +110,9 @@ class RootBlock(keras.layers.Layer):
 
         return (batch, quarter(height), quarter(width), self.filters)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "seed": self.seed,
-            "initializer": self.initializer,
-            "layers": self.made_of.get_config(),
-        }
-
 
 @keras.saving.register_keras_serializable(package="bit_tf")
-class BottleneckUnit(keras.layers.Layer):
+class BottleneckUnit(_Part):
     """Pre-activation bottleneck: 1x1, 3x3 (with the stride), 1x1.
 
     (B, H, W, C) -> (B, H/strides, W/strides, 4 * filters). Where the shape
@@ -117,42 +122,19 @@ class BottleneckUnit(keras.layers.Layer):
     Args:
         filters: channels inside the bottleneck.
         strides: of the 3x3 convolution and of the shortcut.
-        seed: of the initial kernels.
-        initializer: of the initial kernels, one of `recipe.INITIALIZERS`.
-        layers: what it is made of.
+        **kwargs: see `_Part`.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        *,
-        strides: int = 1,
-        seed: int | None = 0,
-        initializer: str = "glorot_uniform",
-        layers: layers_lib.Layers | dict = layers_lib.BIT,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.made_of = layers_lib.Layers.of(layers)
-        self.filters = filters
+    def __init__(self, filters: int, *, strides: int = 1, **kwargs):
+        super().__init__(filters, **kwargs)
         self.strides = strides
-        self.seed = seed
-        self.initializer = initializer
-        self._fresh = {
-            "layers": self.made_of,
-            "seed": seed,
-            "initializer": initializer,
-            "dtype": self.dtype_policy,
-        }
         dtype = self.dtype_policy
         self.norm_a = self.made_of.new_norm(dtype)
-        self.conv_a = _seeded_conv(filters, 1, role="a", **self._fresh)
+        self.conv_a = self._conv(filters, 1, role="a")
         self.norm_b = self.made_of.new_norm(dtype)
-        self.conv_b = _seeded_conv(
-            filters, 3, strides=strides, role="b", **self._fresh
-        )
+        self.conv_b = self._conv(filters, 3, strides=strides, role="b")
         self.norm_c = self.made_of.new_norm(dtype)
-        self.conv_c = _seeded_conv(self.filters_out, 1, role="c", **self._fresh)
+        self.conv_c = self._conv(self.filters_out, 1, role="c")
         self.proj = None
 
     @property
@@ -162,12 +144,8 @@ class BottleneckUnit(keras.layers.Layer):
     def build(self, input_shape):
         batch, height, width, channels = input_shape
         if self.strides > 1 or channels != self.filters_out:
-            self.proj = _seeded_conv(
-                self.filters_out,
-                1,
-                strides=self.strides,
-                role="proj",
-                **self._fresh,
+            self.proj = self._conv(
+                self.filters_out, 1, strides=self.strides, role="proj"
             )
         inner = (batch, height, width, self.filters)
         with keras.name_scope("a"):
@@ -200,14 +178,7 @@ class BottleneckUnit(keras.layers.Layer):
         return (batch, height, width, self.filters_out)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "seed": self.seed,
-            "initializer": self.initializer,
-            "layers": self.made_of.get_config(),
-        }
+        return {**super().get_config(), "strides": self.strides}
 
 
 def _preactivated(x, norm, *convolutions: layers_lib.StdConv2D) -> list:
@@ -224,42 +195,28 @@ def _preactivated(x, norm, *convolutions: layers_lib.StdConv2D) -> list:
 
 
 @keras.saving.register_keras_serializable(package="bit_tf")
-class Block(keras.layers.Layer):
+class Block(_Part):
     """A chain of bottleneck units; only the first has the stride.
 
     Args:
         filters: channels inside the bottlenecks.
         num_units: length of the chain.
         strides: of the first unit.
-        seed: of the initial kernels.
-        initializer: of the initial kernels, one of `recipe.INITIALIZERS`.
-        layers: what it is made of.
+        **kwargs: see `_Part`.
     """
 
     def __init__(
-        self,
-        filters: int,
-        *,
-        num_units: int,
-        strides: int = 1,
-        seed: int | None = 0,
-        initializer: str = "glorot_uniform",
-        layers: layers_lib.Layers | dict = layers_lib.BIT,
-        **kwargs,
+        self, filters: int, *, num_units: int, strides: int = 1, **kwargs
     ):
-        super().__init__(**kwargs)
-        self.made_of = layers_lib.Layers.of(layers)
-        self.filters = filters
+        super().__init__(filters, **kwargs)
         self.num_units = num_units
         self.strides = strides
-        self.seed = seed
-        self.initializer = initializer
         self.units = [
             BottleneckUnit(
                 filters,
                 strides=strides if number == 1 else 1,
-                seed=derived_seed(seed, unit_name(number)),
-                initializer=initializer,
+                seed=derived_seed(self.seed, unit_name(number)),
+                initializer=self.initializer,
                 layers=self.made_of,
                 name=unit_name(number),
                 dtype=self.dtype_policy,
@@ -285,12 +242,8 @@ class Block(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "filters": self.filters,
             "num_units": self.num_units,
             "strides": self.strides,
-            "seed": self.seed,
-            "initializer": self.initializer,
-            "layers": self.made_of.get_config(),
         }
 
 
