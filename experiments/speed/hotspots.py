@@ -1,6 +1,6 @@
 r"""Prints which operations a call of a TensorFlow contender spends its time in.
 
-python experiments/speed/profile.py keras_naive train:8:128
+python experiments/speed/hotspots.py keras_naive train:8:128
 
 Milliseconds of a call, summed over the operations of a kind and over threads:
 means of CALLS calls. See compare.py for names and work.
