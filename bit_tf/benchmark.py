@@ -18,6 +18,7 @@ from bit_tf import architecture
 from bit_tf import data_flags as images
 from bit_tf import execution
 from bit_tf import hyperrule
+from bit_tf import importing
 from bit_tf import overrides
 from bit_tf import program
 
@@ -123,7 +124,7 @@ def _in_a_process_of_its_own(work: str) -> dict:
 def _measured(
     work: str, *, model: str, started: float = 0.0, write: bool = False
 ) -> dict:
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import benchmarking
 
     if write:

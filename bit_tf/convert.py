@@ -8,6 +8,7 @@ import pathlib
 
 from absl import flags
 
+from bit_tf import importing
 from bit_tf import program
 from bit_tf import weights_file
 from bit_tf import zoo
@@ -47,7 +48,7 @@ def main(source: str | None = None, target: str | None = None) -> None:
     file = program.weights_file(source)
     with weights_file.opened(file):
         pass  # What cannot be read is refused before TensorFlow is imported.
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import conversion
 
     conversion.convert(

@@ -7,6 +7,7 @@ from absl import flags
 from bit_tf import catalogue
 from bit_tf import examples as examples_lib
 from bit_tf import image_file
+from bit_tf import importing
 from bit_tf import pretrained
 from bit_tf import program
 from bit_tf import progress as progress_lib
@@ -134,7 +135,7 @@ def load(
         status.update(done, f"checked {done} of {total} images")
 
     if of.kind == "tfds":
-        with program.quiet_import():
+        with importing.quickly():
             tfds_sets.import_tfds()
     parts = sources.load(
         of,

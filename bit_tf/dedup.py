@@ -15,6 +15,7 @@ from absl import flags
 
 from bit_tf import cells
 from bit_tf import image_file
+from bit_tf import importing
 from bit_tf import program
 from bit_tf import progress as progress_lib
 from bit_tf import workdir as workdir_lib
@@ -60,7 +61,7 @@ def main(*given: str) -> None:
     if flags.FLAGS.trust_saved_model and not _MODEL.value:
         raise ValueError("--trust_saved_model is for --model: give both.")
     model = program.model_path(_MODEL.value) if _MODEL.value else None
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import duplicates
         from bit_tf import listed_files
         from bit_tf import pairs_page
@@ -106,7 +107,7 @@ def main(*given: str) -> None:
         ]
     classifier = None
     if model is not None:
-        with program.quiet_import():
+        with importing.quickly():
             from bit_tf import classifier as classifier_lib
         classifier = classifier_lib.load(model)
         results = _with_features(classifier, results, reading)
@@ -156,7 +157,7 @@ def _table(results) -> str:
 
 def _with_features(classifier, rows, reading):
     """Returns the pairs that a network finds alike too, and how much so."""
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import prediction
 
     names = sorted({name for row in rows for name in (row.first, row.second)})

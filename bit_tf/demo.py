@@ -10,6 +10,7 @@ import sys
 from absl import flags
 
 from bit_tf import image_file
+from bit_tf import importing
 from bit_tf import model_flags as asked
 from bit_tf import neighbours
 from bit_tf import program
@@ -54,7 +55,7 @@ def main() -> None:
         # What is missing is told before TensorFlow is imported.
         features.stat()
     path = program.model_path(asked.MODEL.value)
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import classifier as classifier_lib
         from bit_tf import demo_server
         from bit_tf import demonstration

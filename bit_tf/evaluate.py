@@ -10,6 +10,7 @@ import shlex
 from absl import flags
 
 from bit_tf import data_flags as images
+from bit_tf import importing
 from bit_tf import model_flags as asked
 from bit_tf import program
 from bit_tf import progress as progress_lib
@@ -77,7 +78,7 @@ def main() -> None:
             "note: these are not the images that the run was evaluated on; it "
             "may have been trained on some of them"
         )
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import classifier as classifier_lib
         from bit_tf import examples as examples_lib
         from bit_tf import judging

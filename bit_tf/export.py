@@ -13,6 +13,7 @@ import random
 from absl import flags
 
 from bit_tf import image_file
+from bit_tf import importing
 from bit_tf import labels
 from bit_tf import listed_files
 from bit_tf import program
@@ -131,7 +132,7 @@ def main() -> None:
         workdir = workdir_lib.Workdir(_WORKDIR.value)
     output = _output(workdir)
     subject = _of_weights() if workdir is None else _of_run(workdir)
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import exportable
         from bit_tf import saved_model
 
@@ -196,11 +197,11 @@ def _output(workdir: workdir_lib.Workdir | None) -> pathlib.Path:
 
 
 def _write_portable(output: pathlib.Path, subject) -> None:
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import portable
 
     images = _images(subject)
-    with program.quiet_import():
+    with importing.quickly():
         if _FORMAT.value == "tflite":
             difference = portable.write_tflite(
                 output, subject, images, quantize=_QUANTIZE.value
@@ -243,7 +244,7 @@ def _images(subject):
 
 
 def _of_run(workdir: workdir_lib.Workdir):
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import exportable
 
     return exportable.of_run(workdir, license=_LICENSE.value)
@@ -257,7 +258,7 @@ def _of_weights():
         file = pathlib.Path(_LABELS.value).expanduser()
         class_names = file.read_text(encoding="utf-8").splitlines()
     path = program.weights_file(_INIT_FROM.value)
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import exportable
 
     return exportable.of_weights(

@@ -14,6 +14,7 @@ from absl import flags
 
 from bit_tf import data_flags as images
 from bit_tf import examples as examples_lib
+from bit_tf import importing
 from bit_tf import metrics
 from bit_tf import probes
 from bit_tf import program
@@ -88,7 +89,7 @@ def main() -> None:
     # Too few images of a class are told before anything is computed.
     for count in shots:
         _subset(train, count, 0)
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import curves
         from bit_tf import ledger as ledger_lib
         from bit_tf import trials

@@ -12,6 +12,7 @@ from absl import flags
 
 from bit_tf import cells
 from bit_tf import image_file
+from bit_tf import importing
 from bit_tf import model_flags as asked
 from bit_tf import program
 from bit_tf import progress as progress_lib
@@ -46,7 +47,7 @@ def main(*given: str) -> None:
             "files on standard input."
         )
     path = program.model_path(asked.MODEL.value)
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import classifier as classifier_lib
         from bit_tf import listed_files
         from bit_tf import prediction

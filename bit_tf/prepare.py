@@ -7,6 +7,7 @@ import pathlib
 
 from absl import flags
 
+from bit_tf import importing
 from bit_tf import program
 
 _ARCHIVE = flags.DEFINE_string(
@@ -30,7 +31,7 @@ def main() -> None:
     archive = pathlib.Path(_ARCHIVE.value).expanduser()
     if not archive.is_file():
         raise ValueError(f"archive {archive} is not there, or is not a file.")
-    with program.quiet_import():
+    with importing.quickly():
         from bit_tf import imagenet21k
 
     builder = imagenet21k.build(

@@ -7,7 +7,6 @@ import pathlib
 import shutil
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -207,32 +206,6 @@ def model_path(source: str) -> pathlib.Path:
 def say(text: str) -> None:
     """Prints a line now, also into a pipe."""
     print(text, flush=True)
-
-
-@contextlib.contextmanager
-def quiet_import() -> Iterator[None]:
-    """Hides what TensorFlow's libraries print while they are loaded.
-
-    They write to the descriptor itself, before any log level is read. Who
-    sets TF_CPP_MIN_LOG_LEVEL sees everything; so does who gets an error.
-    """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        yield
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as hidden:
-        os.dup2(hidden.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            hidden.seek(0)
-            os.write(kept, hidden.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _parse(argv):

@@ -18,6 +18,7 @@ from bit_tf import cluster as cluster_lib
 from bit_tf import data_flags as images
 from bit_tf import examples as examples_lib
 from bit_tf import execution as execution_lib
+from bit_tf import importing
 from bit_tf import model_choice
 from bit_tf import program
 from bit_tf import recipe as recipe_lib
@@ -114,7 +115,7 @@ def main() -> None:
             program.say(recipe_lib.table(recipe))
         # TensorFlow takes seconds to import: everything that can be wrong
         # without it has been looked at by now.
-        with program.quiet_import():
+        with importing.quickly():
             from bit_tf import training
 
         # As late as can be: who dies after it is waited for by TensorFlow.

@@ -12,6 +12,7 @@ import numpy as np
 from absl import flags
 
 from bit_tf import catalogue
+from bit_tf import importing
 from bit_tf import overrides
 from bit_tf import program
 from bit_tf import progress as progress_lib
@@ -79,7 +80,7 @@ def main() -> None:
                 )
     entries = _chosen()
     start = program.starting_point(_MODEL.value)
-    with program.quiet_import():
+    with importing.quickly():
         tfds_sets.import_tfds()
         from bit_tf import curves
         from bit_tf import ledger as ledger_lib

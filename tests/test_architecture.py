@@ -24,9 +24,9 @@ FLOORS = {
     3: "evaluation loop report training conversion classifier prediction "
     "judging trials curves plots pairs_page demonstration demo_server "
     "benchmarking",
-    4: "program data_flags model_flags recipe_flags train_flags model_choice "
-    "train evaluate predict demo fewshot vtab dedup export convert prepare "
-    "benchmark applications",
+    4: "program importing data_flags model_flags recipe_flags train_flags "
+    "model_choice train evaluate predict demo fewshot vtab dedup export "
+    "convert prepare benchmark applications",
 }
 FLOOR_OF = {
     name: floor for floor, names in FLOORS.items() for name in names.split()

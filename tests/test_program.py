@@ -1,6 +1,9 @@
 """Errors of the user's and the machine's are one line; ours are not hidden."""
 
 import errno
+import os
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -74,3 +77,43 @@ def test_the_package_s_own_words_are_for_the_user():
 )
 def test_our_mistakes_keep_their_traceback(error):
     assert program._explain(failing(error)) is None
+
+
+IMPORTED = """
+import gc
+import sys
+
+from bit_tf import importing
+
+with importing.quickly():
+    import keras
+    import tensorflow
+    assert not gc.isenabled()
+assert gc.isenabled() and gc.get_freeze_count() > 100_000
+print([name for name in importing.UNUSED if name in sys.modules])
+import sklearn
+from matplotlib import pyplot
+"""
+
+
+def test_programs_import_what_they_use_and_say_nothing_meanwhile():
+    # Which would be a wish to see it.
+    loud = {"TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED],
+        capture_output=True,
+        text=True,
+        env={key: os.environ[key] for key in os.environ.keys() - loud},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_what_goes_wrong_in_an_import_is_shown():
+    code = "from bit_tf import importing\nwith importing.quickly():\n  "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "import no_such_module"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "no_such_module" in done.stderr

@@ -9,6 +9,7 @@ exported form inference/. The process answers lines on stdin with lines of
 JSON: "logits FILE" writes the logits, "run" works once, "end" ends.
 """
 
+import importlib
 import json
 import pathlib
 import resource
@@ -254,8 +255,21 @@ CONTENDERS = {
 }
 
 
+BIT_TF = ("bit_tf", "bit_tf_remat", "bit_tf_export")
+
+
+def _import_tensorflow():
+    """As bit_tf's programs do; whoever serves has no scikit-learn either."""
+    from bit_tf import importing
+
+    with importing.quickly():
+        importlib.import_module("keras")
+
+
 def main(name: str, work: str, directory: str) -> None:
     started = time.monotonic()
+    if name in (*BIT_TF, "keras_naive"):
+        _import_tensorflow()
     work = Work(work, pathlib.Path(directory))
     logits, once = CONTENDERS[name](work)
     found = np.asarray(logits())
