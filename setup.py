@@ -43,6 +43,7 @@ setup(
             "ipykernel>=6",
             "tf2onnx>=1.17",
             "onnxruntime>=1.20",
+            "ai-edge-litert>=2.1",
         ],
         "audit": ["pip-audit>=2.7"],
         "mutants": ["cosmic-ray>=8.4", "mutmut>=3.3"],
@@ -63,7 +64,6 @@ setup(
             "tensorflow-hub==0.16.1",
             "setuptools<82",
             "tensorflow-serving-api>=2.20,<2.22",
-            "ai-edge-litert>=2.1",
         ],
     },
     classifiers=[

@@ -78,6 +78,9 @@ def main() -> None:
             "crop": given.crop,
             "min_crop_area": given.min_crop_area,
             "base_lr": given.base_lr,
+            "shots": given.shots,
+            "subsets": given.subsets,
+            "transfer_steps": given.transfer_steps,
         }
         if _is_done(key):
             continue
@@ -90,7 +93,7 @@ def main() -> None:
                 _transfer(build, model, few, judged, seed, given)
                 for seed in range(given.subsets)
             ]
-        print(json.dumps({**key, "shots": given.shots, **row}), flush=True)
+        print(json.dumps(key | row), flush=True)
 
 
 def _builder(name, norm, convolution) -> Callable:

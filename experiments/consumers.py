@@ -10,7 +10,7 @@ agreement, the size of the file, and the time per image, one at a time, as a
 multiple of the Keras model's. serving_default gets the files' bytes, so its
 difference is what training and serving differ by. Each runtime is a
 process of its own that cannot import bit_tf. `make legacy` builds the
-environment of hub.*; the others are in bit_tf[parity].
+environment of hub.*, which are left out without it.
 """
 
 import argparse
@@ -62,18 +62,22 @@ CONSUMERS = {
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", required=True)
-    parser.add_argument("--legacy_python", required=True)
-    parser.add_argument("--weights", help="workdir of a run, instead")
+    parser.add_argument("--legacy_python")
+    parser.add_argument(
+        "--weights", help="instead: workdir of a run, or weights file"
+    )
     parser.add_argument("--models", default=",".join(MODELS))
     given = parser.parse_args()
     files = list(listed_files.expand([given.images]))
     random.Random(0).shuffle(files)
     files = [f for f in files if f.lower().endswith((".jpg", ".jpeg"))]
     for name in given.models.split(","):
-        if given.weights:
-            subject = exportable.of_run(workdir.Workdir(given.weights))
-        else:
+        if given.weights is None:
             subject = _random(name)
+        elif pathlib.Path(given.weights).is_file():
+            subject = exportable.of_weights(pathlib.Path(given.weights))
+        else:
+            subject = exportable.of_run(workdir.Workdir(given.weights))
         with tempfile.TemporaryDirectory() as directory:
             _measure(subject, files, pathlib.Path(directory), given)
 
@@ -117,6 +121,8 @@ def _measure(subject, files, directory: pathlib.Path, given) -> None:
         )
     portable.write_onnx(directory / "model.onnx", subject, images)
     for consumer, (file, is_legacy) in CONSUMERS.items():
+        if is_legacy and not given.legacy_python:
+            continue
         keras_ms = _milliseconds(call, images)
         result = directory / "result.npz"
         done = subprocess.run(

@@ -4,6 +4,10 @@ import contextlib
 import http.server
 import re
 import threading
+import time
+
+SLOW_SECONDS = 1.0
+SLOW_PIECES = 50
 
 
 class Server:
@@ -12,7 +16,8 @@ class Server:
     Faults: "stall" sends half and stays silent; "drop" sends half and closes;
     "short" announces twice the length; "less" announces and sends half as if
     it were all; "503"; "no_range" ignores the wish for a rest; "wrong_range"
-    answers for other bytes. Afterwards all goes well.
+    answers for other bytes; "slow" takes SLOW_SECONDS. Afterwards all goes
+    well.
     """
 
     def __init__(
@@ -96,6 +101,11 @@ class Server:
                 request.wfile.flush()
                 if fault == "stall":
                     self.released.wait(30)
+            elif fault == "slow":
+                piece = len(rest) // SLOW_PIECES + 1
+                for at in range(0, len(rest), piece):
+                    request.wfile.write(rest[at : at + piece])
+                    time.sleep(SLOW_SECONDS / SLOW_PIECES)
             else:
                 request.wfile.write(rest)
         request.close_connection = True

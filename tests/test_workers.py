@@ -120,34 +120,53 @@ def test_the_chief_alone_writes_and_speaks(whole):
     assert steps == list(range(1, 31))
 
 
-def killed(workdir, rng, kills, total="--total_steps=30"):
-    """Kills one of two workers again and again; returns seconds to the end."""
-    took = []
-    for rows in np.sort(rng.integers(3, 26, kills)):
-        victim = int(rng.integers(2))
-        with Workers(workdir, total) as workers:
-            while "network " not in workers.said(0):
-                assert workers.processes[0].poll() is None, workers.said(0)
-                time.sleep(0.1)
-            wait_for_rows(workdir, rows, workers.processes)
-            time.sleep(rng.uniform(0, 0.3))
-            workers.processes[victim].kill()
-            since = time.monotonic()
-            code = workers.processes[1 - victim].wait(60)
-            took.append(time.monotonic() - since)
-            said = workers.said(1 - victim)
-        assert code == 1, said
-        assert f"worker {victim} (127.0.0.1:" in said.splitlines()[-1]
-        assert "is gone" in said.splitlines()[-1]
-    return took
+def stopped(workdir, rows, victim, number, *more, delay=0.0):
+    """Sends a signal to one of two workers that train.
+
+    Args:
+        rows: of the metrics, for which it waits.
+        victim: index of the worker.
+        number: the signal.
+        delay: seconds after that.
+
+    Returns:
+        The other's exit code, its last line, and the seconds until its end.
+    """
+    with Workers(workdir, *more) as workers:
+        while "network " not in workers.said(0):
+            assert workers.processes[0].poll() is None, workers.said(0)
+            time.sleep(0.1)
+        wait_for_rows(workdir, rows, workers.processes)
+        time.sleep(delay)
+        workers.processes[victim].send_signal(number)
+        since = time.monotonic()
+        code = workers.processes[1 - victim].wait(60)
+        took = time.monotonic() - since
+        return code, workers.said(1 - victim).splitlines()[-1], took
+
+
+def is_named(code, last, victim) -> bool:
+    """Returns whether the other worker ended as it should."""
+    return (
+        code == 1
+        and f"worker {victim} (127.0.0.1:" in last
+        and "is gone" in last
+    )
 
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_named_and_leaves_no_trace(whole, tmp_path):
     rng = np.random.default_rng(int(os.environ.get("BIT_TF_TEST_SEED", "0")))
     kills = int(os.environ.get("BIT_TF_TEST_KILLS", "2"))
-    took = killed(tmp_path / "run", rng, kills)
-    print(f"the other ended after {min(took):.1f} to {max(took):.1f} s")
+    for rows in np.sort(rng.integers(3, 26, kills)):
+        victim = int(rng.integers(2))
+        code, last, took = stopped(
+            *(tmp_path / "run", rows, victim, signal.SIGKILL),
+            "--total_steps=30",
+            delay=rng.uniform(0, 0.3),
+        )
+        print(f"the other ended after {took:.1f} s")
+        assert is_named(code, last, victim), last
     with Workers(tmp_path / "run", "--total_steps=30") as workers:
         assert workers.wait() == [0, 0], workers.said(0)
         assert "continuing at step" in workers.said(0)
@@ -160,13 +179,10 @@ def test_a_worker_that_dies_is_named_and_leaves_no_trace(whole, tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_named_within_a_minute(tmp_path):
     # The one that the others are served by.
-    victim = 0
-    with Workers(tmp_path / "run", "--total_steps=5000") as workers:
-        wait_for_rows(tmp_path / "run", 1, workers.processes)
-        workers.processes[victim].send_signal(signal.SIGSTOP)
-        assert workers.processes[1 - victim].wait(60) == 1
-        last = workers.said(1 - victim).splitlines()[-1]
-    assert f"worker {victim} (127.0.0.1:" in last and "is gone" in last
+    code, last, _ = stopped(
+        tmp_path / "run", 1, 0, signal.SIGSTOP, "--total_steps=5000"
+    )
+    assert is_named(code, last, 0), last
 
 
 @pytest.mark.slow

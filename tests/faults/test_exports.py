@@ -1,0 +1,61 @@
+"""Whatever runs an exported model finds what the network finds."""
+
+import io
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+import bit_tf
+from bit_tf import sources
+from bit_tf import tasks
+
+ROOT = pathlib.Path(bit_tf.__file__).parents[1]
+WEIGHTS = ROOT / "bit_tf" / "assets" / "BiT-XS-R26x0.5.npz"
+# Of the largest logit.
+ALLOWED = {"tflite float16": 1e-2}
+USUALLY_ALLOWED = 1e-5
+# For the eight bits of int8, how often the same class is first.
+AGREEMENT = {"tflite int8": 0.98}
+
+
+@pytest.mark.campaign
+def test_every_runtime_agrees_with_the_network(campaign, rng, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    _, few = sources.load(tasks.parse("builtin:patches"))
+    for number, index in enumerate(rng.permutation(len(few))[:150]):
+        image = Image.open(io.BytesIO(few.contents[index]))
+        width, height = rng.integers(33, 200, 2)
+        image.convert("RGB").resize((width, height), Image.BICUBIC).save(
+            images / f"{number}.jpg", quality=95
+        )
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "experiments" / "consumers.py")),
+            *(f"--images={images}", f"--weights={WEIGHTS}"),
+            "--models=R26x0.5",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    demanded = "logits within 1e-5, float16 1e-2, int8 98 % alike"
+    with campaign("R16 exports x images, without bit_tf", demanded) as row:
+        for line in done.stdout.splitlines():
+            seen = json.loads(line)
+            name = seen["consumer"]
+            if "losses" in seen:
+                first, *_, last = seen["losses"]
+                row.check(last < first, line)
+                continue
+            if name in AGREEMENT:
+                held = seen.get("agreement", 0) >= AGREEMENT[name]
+            else:
+                allowed = ALLOWED.get(name, USUALLY_ALLOWED)
+                held = seen.get("largest_difference", 1) <= allowed
+            row.check(held, line)
+            row.faults += seen.get("images", 1) - 1
