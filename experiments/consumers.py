@@ -174,7 +174,8 @@ def _evaluated(subject, files) -> np.ndarray:
     )
     batches = data.for_evaluation(
         images,
-        preprocessing=subject.preprocessing,
+        preprocessing=subject.preprocessing
+        or recipe.SQUASH_EVAL.format(crop=subject.crop),
         crop=subject.crop,
         batch_size=10,
     )

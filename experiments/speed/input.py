@@ -16,6 +16,7 @@ import random
 import statistics
 import time
 
+import compare
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -133,6 +134,7 @@ def _compare(kind: str, contenders: dict, batch_size: int) -> None:
             "ratio_min": round(min(ratios), 3),
             "ratio_max": round(max(ratios), 3),
             "rounds": ROUNDS,
+            "processor": compare.processor(),
         }
         print(json.dumps(row), flush=True)
 

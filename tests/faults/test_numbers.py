@@ -173,7 +173,24 @@ CHOICES = {
     "mixup": {"mixup_alpha": 0.4},
     "class weights": {"class_weights": "balanced"},
     "average": {"ema_decay": 0.9},
+    "decay": {"weight_decay": 1e-3, "weight_decay_to": "start"},
+    "decoupled decay": {
+        "weight_decay": 1e-3,
+        "weight_decay_kind": "decoupled",
+    },
+    "clipping": {"clip_norm": 0.5},
+    "smoothing": {"label_smoothing": 0.1},
+    "dropout": {"dropout": 0.2},
+    "sigmoid": {"loss": "sigmoid", "head_bias": -2.0},
+    "everything": steps.EVERYTHING,
 }
+
+
+def worst_difference(one, two) -> float:
+    kinds = {key.split("/")[0] for key in one} & {"losses", "weight", "average"}
+    return float(
+        max(steps.largest_difference(one, two, kind) for kind in kinds)
+    )
 
 
 @pytest.mark.campaign
@@ -182,25 +199,22 @@ def test_parts_of_a_batch_are_the_batch(campaign, count):
     cases = [(name, parts) for name in CHOICES for parts in (2, 4, 8)]
     with campaign("R10 --accumulate_steps", demanded) as row:
         whole = {}
-        for name, parts in cases[:: count(6, 1)]:
+        for name, parts in cases[:: count(16, 1)]:
             rules = steps.recipe(**CHOICES[name])
             strategy = test_loop.distribution.build("one_device")
             if name not in whole:
                 whole[name] = steps.train(strategy, rules=rules, count=20)
             found = steps.train(strategy, rules=rules, count=20, parts=parts)
-            worst = max(
-                steps.largest_difference(whole[name], found, kind)
-                for kind in ("losses", "weight")
-            )
-            row.seen["worst"] = max(row.seen.get("worst", 0), float(worst))
+            worst = worst_difference(whole[name], found)
+            row.seen["worst"] = max(row.seen.get("worst", 0), worst)
             row.check(worst < 1e-8, f"{name}, {parts} parts: {worst}")
 
 
 @pytest.mark.campaign
 def test_devices_share_a_batch_and_not_its_result(campaign, count):
-    demanded = "losses and weights to 1e-8 in float64, 20 updates"
+    demanded = "losses, weights and averages to 1e-8 in float64, 20 updates"
     with campaign("R11 1, 2 and 4 devices", demanded) as row:
-        for name in list(CHOICES)[:: count(4, 1)]:
+        for name in list(CHOICES)[:: count(11, 1)]:
             rules = steps.recipe(**CHOICES[name])
             one = steps.train(
                 test_loop.distribution.build("one_device"),
@@ -214,9 +228,6 @@ def test_devices_share_a_batch_and_not_its_result(campaign, count):
                     rules=rules,
                     count=20,
                 )
-                worst = max(
-                    steps.largest_difference(one, found, kind)
-                    for kind in ("losses", "weight")
-                )
-                row.seen["worst"] = max(row.seen.get("worst", 0), float(worst))
+                worst = worst_difference(one, found)
+                row.seen["worst"] = max(row.seen.get("worst", 0), worst)
                 row.check(worst < 1e-8, f"{name}, {number}: {worst}")
