@@ -21,11 +21,11 @@ from bit_tf import exportable as exportable_lib
 from bit_tf import serving
 from bit_tf import workdir as workdir_lib
 
-QUANTIZATIONS = ("none", "float16", "int8")
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 OPSET = 18
 INPUT = "images"
 # Root mean square of what a quantisation may change, of the outputs' own.
-TOLERANCES = {"none": 1e-4, "float16": 1e-2, "int8": 0.5}
+TOLERANCES = {"none": 1e-4, "float16": 1e-2, "dynamic": 0.25, "int8": 0.5}
 # What stays float32 under int8: the statistics of GroupNorm lose too much,
 # and between 8-bit convolutions they are the smaller part of the time.
 _FLOAT_OPERATIONS = (
@@ -81,7 +81,9 @@ def write_tflite(
         exportable: what to write.
         images: (N, crop, crop, 3) float32 in [0, 1], real ones: what is
             written is compared on them, and int8 calibrated with them.
-        quantize: "float16" weights, or "int8" convolutions.
+        quantize: "float16" weights; "dynamic", weights of 8 bits, and images
+            of a convolution scaled to 8 bits as they come; or "int8", whose
+            scales are known beforehand.
 
     Raises:
         RuntimeError: the file gives other outputs.

@@ -54,6 +54,7 @@ CONSUMERS = {
     "hub_load (inference form)": ("inference", True),
     "tflite float32": ("none.tflite", False),
     "tflite float16": ("float16.tflite", False),
+    "tflite dynamic": ("dynamic.tflite", False),
     "tflite int8": ("int8.tflite", False),
     "onnx": ("model.onnx", False),
 }
