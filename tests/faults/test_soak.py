@@ -28,7 +28,7 @@ def process(pid: int) -> dict[str, float]:
 def test_a_soak(campaign, trainings, count, tmp_path):
     total = count(600, 20_000)
     path = tmp_path / "run"
-    demanded = "below 1 MB per 1,000 steps; files, threads, pace constant"
+    demanded = "below 1 MB per 1,000 steps; no more files, threads, time a step"
     with campaign(f"R19 soak of {total:,} steps", demanded) as row:
         life = trainings.start(
             "train",
@@ -68,7 +68,7 @@ def test_a_soak(campaign, trainings, count, tmp_path):
         drift = np.median(pace[:half]) / np.median(pace[half:]) - 1
         row.seen |= {
             "mb_per_1000_steps": round(1e3 * slope, 3),
-            "pace_drift": round(float(drift), 3),
+            "slower_by": round(float(drift), 3),
         }
         # Short, what is noise is not small beside what is measured.
         limit = 1 if total > 10_000 else 30
@@ -76,4 +76,5 @@ def test_a_soak(campaign, trainings, count, tmp_path):
         for name in ("files", "threads"):
             first, last = least[name][:10], least[name][10:]
             row.check(max(last) <= max(first), f"{name} {first} {last}")
-        row.check(total < 10_000 or abs(drift) < 0.05, f"{drift:.3f}")
+        # What else the machine does may end meanwhile: faster is no fault.
+        row.check(total < 10_000 or drift < 0.05, f"{drift:.3f}")
