@@ -38,8 +38,8 @@ class Cluster:
         for address in self.workers:
             if not re.fullmatch(r"[^\s:,]+:\d{1,5}", address):
                 raise ValueError(
-                    f"worker {address!r}: allowed is host:port, separated by "
-                    "commas."
+                    f"worker {address!r}: allowed is host:port of each, as in "
+                    "--worker_hosts=host1:2222,host2:2222."
                 )
         doubles = {a for a in self.workers if self.workers.count(a) > 1}
         if doubles:

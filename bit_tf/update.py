@@ -106,9 +106,11 @@ def compiled(
 
     def step(iterator, scale, asked):
         images, labels, waited = _next(strategy, iterator, has_clock)
-        rows = strategy.run(
-            replica_step, args=(images, labels, scale[0], asked)
-        )
+        # On one core what needs no images would be computed, and counted, first.
+        with tf.control_dependencies([waited]):
+            rows = strategy.run(
+                replica_step, args=(images, labels, scale[0], asked)
+            )
         row = strategy.reduce("SUM", rows, axis=None)
         row = tf.concat([row, [waited]], 0)
         if not loss_scaling:

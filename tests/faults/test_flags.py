@@ -98,9 +98,7 @@ def test_any_flags_are_a_recipe_or_one_line(campaign, checks, count, tmp_path):
         lines = life.printed().strip().splitlines()
         last = lines[-1] if lines else ""
         # What "folder:nowhere" names is "nowhere".
-        values = [
-            v.removeprefix(v.partition(":")[0] + ":") for v in flags.values()
-        ]
+        values = [v.partition(":")[2] or v for v in flags.values()]
         about = [*flags, *filter(None, values), "flag", "dataset"]
         return (
             life.poll() == 1
