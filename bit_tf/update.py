@@ -106,7 +106,7 @@ def compiled(
 
     def step(iterator, scale, asked):
         images, labels, waited = _next(strategy, iterator, has_clock)
-        # On one core what needs no images would be computed, and counted, first.
+        # One core would first compute what needs no images, and count that.
         with tf.control_dependencies([waited]):
             rows = strategy.run(
                 replica_step, args=(images, labels, scale[0], asked)

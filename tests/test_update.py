@@ -1,5 +1,6 @@
 """An update is the same however it is divided, and never half made."""
 
+import os
 import subprocess
 import sys
 
@@ -218,6 +219,36 @@ def test_waiting_for_batches_is_counted():
 
     iterator = iter(tf.data.Dataset.range(3).map(batch))
     assert run(iterator, 3).waited > seconds
+
+
+ON_ONE_CORE = """
+import time
+import tensorflow as tf
+from bit_tf import distribution, update
+from tests import steps
+
+rules, one = steps.recipe(), distribution.build("one_device")
+model, optimizer = steps.build(one, rules)
+run = update.compiled(model, optimizer, batch_size=2, strategy=one)
+batch = (tf.zeros((2, 32, 32, 3)), tf.eye(2, 3))
+iterator = iter(tf.data.Dataset.from_tensors(batch).cache().repeat())
+run(iterator, 2)
+began = time.monotonic()
+print(run(iterator, 30).waited / (time.monotonic() - began))
+"""
+
+
+def test_on_one_core_what_is_computed_is_not_waited_for():
+    done = subprocess.run(
+        [sys.executable, "-c", ON_ONE_CORE],
+        env=os.environ
+        | {"TF_NUM_INTEROP_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"},
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert float(done.stdout) < 0.1
 
 
 def clipped(count, clip_norm, parts=1):
