@@ -202,7 +202,7 @@ def _write_portable(output: pathlib.Path, subject) -> None:
         from bit_tf import portable
 
     images = _images(subject)
-    with importing.quickly():
+    with importing.quietly():
         if _FORMAT.value == "tflite":
             difference = portable.write_tflite(
                 output, subject, images, quantize=_QUANTIZE.value

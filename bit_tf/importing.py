@@ -15,13 +15,13 @@ UNUSED = ("matplotlib.pyplot", "sklearn")
 @contextlib.contextmanager
 def quickly() -> Iterator[None]:
     """What a program imports that may import TensorFlow belongs within it."""
-    with _quiet(), _without_collection(), _without(*UNUSED):
+    with quietly(), _without_collection(), _without(*UNUSED):
         yield
 
 
 @contextlib.contextmanager
-def _quiet():
-    """Hides what TensorFlow's libraries print while they are loaded.
+def quietly() -> Iterator[None]:
+    """Hides what TensorFlow's libraries print, above all while they are loaded.
 
     They write to the descriptor itself, before any log level is read. Who
     sets TF_CPP_MIN_LOG_LEVEL sees everything; so does who gets an error.
