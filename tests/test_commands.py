@@ -95,7 +95,7 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("place")
     for split in ("train", "test"):
         for name, value in (("cat", 60), ("dog", 190)):
-            for number in range(6):
+            for number in range(16):
                 save_image(
                     root / "PATH" / split / name / f"{number}.png", value=value
                 )
