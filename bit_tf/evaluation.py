@@ -117,8 +117,8 @@ def evaluator(
                 {name: value.numpy() for name, value in step(batch).items()}
             )
             progress(len(rows))
-        # To Python what the batches were read by is a few objects in a circle,
-        # to TensorFlow half a megabyte: left alone, they pile up.
+        # The functions by which batches are read are circles: few objects to
+        # Python, half a megabyte to TensorFlow. Left alone, they pile up.
         gc.collect()
         columns = {
             name: np.concatenate([row[name] for row in rows])

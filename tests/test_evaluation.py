@@ -1,6 +1,7 @@
 """Metrics are exact and independent of how the work was divided."""
 
 import dataclasses
+import gc
 
 import numpy as np
 import pytest
@@ -150,6 +151,37 @@ def test_a_lost_example_is_an_error():
     )
     with pytest.raises(RuntimeError, match="5 examples"):
         evaluate()
+
+
+def test_an_evaluation_leaves_no_functions_behind():
+    examples = make_examples(5, side=32)
+    recipe = make_recipe(crop=32, resize=32)
+    evaluate = evaluation_lib.evaluator(
+        lambda images: tf.zeros((tf.shape(images)[0], 3)),
+        batches=lambda host, hosts: batches_lib.for_evaluation(
+            examples, recipe, batch_size=2
+        ),
+        num_examples=5,
+        class_names=examples.class_names,
+        strategy=distribution.build("one_device"),
+    )
+
+    def alive():
+        # The functions by which images are read.
+        return sum(type(o).__name__ == "FuncGraph" for o in gc.get_objects())
+
+    # The network's own are made once.
+    evaluate()
+    gc.collect()
+    # Python's own collector may not happen to come by.
+    gc.disable()
+    try:
+        before = alive()
+        for _ in range(3):
+            evaluate()
+        assert alive() <= before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("device", ["one_device", "mirrored"])
