@@ -13,26 +13,20 @@ import tensorflow as tf
 from bit_tf import checkpoint
 from bit_tf import distribution
 from bit_tf import estimate
-from bit_tf import events
 from bit_tf import execution as execution_lib
 from bit_tf import interruption as interruption_lib
+from bit_tf import journal as journal_lib
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import patience
-from bit_tf import progress as progress_lib
 from bit_tf import recipe as recipe_lib
 from bit_tf import update
 from bit_tf import workdir as workdir_lib
 
-LOG_ROWS = 200
 CHECKPOINT_EVERY_SECONDS = 300.0
 # Between two looks of the host an accelerator makes this many steps; on a
 # CPU the host's share of a step is negligible.
 ACCELERATOR_STEPS_PER_CALL = 10
 MAX_ROLLBACKS = 3
-# Of a row, what differs from one run to the next.
-CLOCK = ("images_per_second", "input_share")
-# Of the time; less is not worth mending.
-SLOW_INPUT = 0.1
 
 
 class NotFiniteError(ValueError):
@@ -40,29 +34,6 @@ class NotFiniteError(ValueError):
 
     # Who starts jobs again need not start this one.
     exit_code = 3
-
-
-@dataclasses.dataclass
-class _Window:
-    """What happened since the last row of the log."""
-
-    steps: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    waited: float = 0.0
-    started: float = dataclasses.field(default_factory=time.monotonic)
-
-    def row(self, *, step: int, batch_size: int, rate: float) -> dict:
-        images = self.steps * batch_size
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        return {
-            "step": step,
-            "train_loss": self.loss / images,
-            "train_accuracy": self.correct / images,
-            "lr": rate,
-            "images_per_second": round(images / seconds, 2),
-            "input_share": round(min(1.0, self.waited / seconds), 3),
-        }
 
 
 class Loop:
@@ -110,11 +81,12 @@ class Loop:
         self._batches = batches
         self._evaluate = evaluate
         self._strategy = strategy
-        self._workdir = workdir
+        self._checkpoints = workdir.checkpoints
         self._state = state
         self._is_chief = is_chief
-        self._log = log
-        self._scales = execution.precision == "mixed_float16"
+        self._journal = journal_lib.Journal(
+            workdir, recipe, execution, is_chief=is_chief, log=log
+        )
         self._steps = update.compiled(
             model,
             optimizer,
@@ -123,25 +95,20 @@ class Loop:
             parts=parts,
             loss_name=recipe.loss,
             clip_norm=recipe.clip_norm,
-            loss_scaling=self._scales,
+            loss_scaling=execution.precision == "mixed_float16",
             jit_compile=execution.jit_compile,
             class_weights=class_weights,
             dropout=recipe.dropout,
             seed=seed,
             has_clock=not execution.deterministic,
         )
-        self._log_every = max(1, recipe.total_steps // LOG_ROWS)
         self._per_call = execution.steps_per_call or (
             ACCELERATOR_STEPS_PER_CALL
             if distribution.has_accelerator(strategy)
             else 1
         )
-        self._progress = progress_lib.Progress(recipe.total_steps)
-        self._events = events.Events(workdir.tensorboard) if is_chief else None
         self._saved, self._saved_at = state.step, time.monotonic()
-        self._unwritten: list[dict] = []
-        self._patience = patience.Patience(self._say)
-        self._window = _Window()
+        self._patience = patience.Patience(self._journal.say)
         self._iterator = None
         self._is_alone = distribution.num_hosts(strategy) == 1
 
@@ -157,11 +124,10 @@ class Loop:
                 or at the end; older states are whole.
         """
         total = self._recipe.total_steps
-        pace = estimate.Pace(self._recipe, log=self._say)
-        self._truncate_metrics()
+        pace = estimate.Pace(self._recipe, log=self._journal.say)
+        self._begin()
         if self._execution.nan_policy == "rollback" and not self._state.step:
             self._save(must=True)
-        self._restart_data()
         if self._is_evaluation_due():
             # It was asked to end before it had evaluated.
             self._evaluate_now()
@@ -186,37 +152,23 @@ class Loop:
                     self._is_alone and interruption.number is not None
                 )
                 ends = asked and self._state.step < total
-                self._write_rows()
+                self._journal.updated(self._state.step, count, report)
                 if self._is_evaluation_due() and not ends:
                     self._evaluate_now()
                 if self._is_save_due() or asked:
                     self._save(must=ends or self._state.step == total)
                 if ends:
-                    self._end()
+                    self._journal.end()
                     raise interruption_lib.StoppedError(
                         self._state.step, interruption.number
                     )
-        self._end()
+        self._journal.end()
 
-    def _end(self) -> None:
-        self._progress.clear()
-        if self._unwritten:
-            self._write_metrics()
-
-    def _restart_data(self) -> None:
-        self._iterator = iter(
-            self._batches(self._state.step, self._state.skipped)
-        )
-
-    def _truncate_metrics(self) -> None:
-        """Leaves the rows that this state has behind it."""
+    def _begin(self) -> None:
+        """Goes on from the state: data that follow, rows that lead to it."""
         step = self._state.step
-        if self._is_chief:
-            # Of what this state has not seen.
-            self._unwritten.clear()
-            self._workdir.truncate_metrics(
-                step, is_evaluated=self._state.evaluated == step
-            )
+        self._iterator = iter(self._batches(step, self._state.skipped))
+        self._journal.begin(step, is_evaluated=self._state.evaluated == step)
 
     def _next_stop(self) -> int:
         """Returns the step at which the host looks again.
@@ -228,7 +180,7 @@ class Loop:
         stops = [self._recipe.total_steps]
         for every in (
             self._per_call,
-            self._log_every,
+            self._journal.every,
             self._execution.eval_every,
             self._execution.checkpoint_every,
             self._execution.keep_checkpoint_every,
@@ -243,7 +195,7 @@ class Loop:
             return False
         what = "gradient" if math.isfinite(report.loss) else "loss"
         end = self._state.step + count
-        self._progress.clear()
+        self._journal.clear()
         text = (
             f"the {what} is not finite at step {end}: lower --base_lr (now "
             f"{self._recipe.base_lr:g}); the newest state is of step "
@@ -255,18 +207,18 @@ class Loop:
             raise NotFiniteError(
                 f"{text[:-1]}, after {MAX_ROLLBACKS} rollbacks."
             )
-        self._log(text)
+        self._journal.say(text)
         return True
 
     def _roll_back(self, end: int) -> None:
         """Goes back to the newest state and passes over the data since."""
         failed = self._state
         found = checkpoint.restore(
-            self._workdir.checkpoints,
+            self._checkpoints,
             model=self._model,
             optimizer=self._optimizer,
             is_chief=self._is_chief,
-            log=self._log,
+            log=self._journal.say,
         )
         if found is None:
             raise NotFiniteError("there is no state to roll back to.")
@@ -276,16 +228,14 @@ class Loop:
             skipped=failed.skipped + end - found.step,
             rollbacks=failed.rollbacks + 1,
         )
-        self._log(
+        self._journal.say(
             f"rolling back to step {found.step}, past "
             f"{end - found.step} batches ({self._state.rollbacks} of "
             f"{MAX_ROLLBACKS} times)"
         )
-        self._truncate_metrics()
+        self._begin()
         # Kept, so that who continues from here knows of it.
         self._save(must=True)
-        self._window = _Window()
-        self._restart_data()
 
     def _advance(self, report: update.Report, count: int) -> None:
         """Notes what the updates did."""
@@ -295,31 +245,6 @@ class Loop:
             loss_scale=report.loss_scale,
             steady_steps=report.steady_steps,
         )
-        self._window.steps += count
-        self._window.loss += report.loss
-        self._window.correct += report.correct
-        self._window.waited += report.waited
-
-    def _write_rows(self) -> None:
-        """Shows and writes what is due at this step."""
-        step, total = self._state.step, self._recipe.total_steps
-        rate = float(optimizer_lib.schedule(self._recipe)(step - 1))
-        row = self._window.row(
-            step=step, batch_size=self._recipe.batch_size, rate=rate
-        )
-        if self._recipe.loss == "squared":
-            # Of numbers none is right.
-            del row["train_accuracy"]
-        if self._scales:
-            row["loss_scale"] = self._state.loss_scale
-        if self._is_chief:
-            self._progress.update(step, _status(row, total))
-        if self._execution.deterministic:
-            for name in CLOCK:
-                del row[name]
-        if step % self._log_every == 0 or step == total:
-            self._append(row)
-            self._window = _Window()
 
     def _is_evaluation_due(self) -> bool:
         """Returns whether this step is to be evaluated, and was not."""
@@ -334,32 +259,9 @@ class Loop:
         with optimizer_lib.averaged(
             self._optimizer, self._model.trainable_variables
         ):
-            row = {"step": step, **self._evaluate(step)}
+            metrics = self._evaluate(step)
         self._state = dataclasses.replace(self._state, evaluated=step)
-        self._append(row)
-        self._say(_evaluation_line(row, time.monotonic() - started))
-        self._window.started += time.monotonic() - started
-
-    def _append(self, row: dict) -> None:
-        if not self._is_chief:
-            return
-        self._unwritten.append(row)
-        self._patience.wrote(
-            f"the metrics of step {row['step']}", self._write_metrics
-        )
-        # A copy, of which a row may be missing.
-        self._patience.wrote(
-            f"the events of step {row['step']}",
-            functools.partial(self._events.write, row),
-        )
-
-    def _write_metrics(self) -> None:
-        self._workdir.append_metrics(*self._unwritten)
-        self._unwritten.clear()
-
-    def _say(self, text: str) -> None:
-        self._progress.clear()
-        self._log(text)
+        self._journal.evaluated(step, metrics, time.monotonic() - started)
 
     def _is_save_due(self) -> bool:
         step, execution = self._state.step, self._execution
@@ -383,7 +285,7 @@ class Loop:
         """
         write = functools.partial(
             checkpoint.save,
-            self._workdir.checkpoints,
+            self._checkpoints,
             self._state,
             model=self._model,
             optimizer=self._optimizer,
@@ -392,48 +294,10 @@ class Loop:
         )
         self._saved_at = time.monotonic()
         step = self._state.step
-        if self._unwritten and not self._patience.wrote(
-            f"the metrics of step {step}", self._write_metrics, must=must
-        ):
+        if not self._journal.keep(must=must):
             # A state says that the rows up to it are there.
             return
         if not self._is_chief or self._patience.wrote(
             f"the state of step {step}", write, must=must
         ):
             self._saved = step
-
-
-def _status(row: dict, total: int) -> str:
-    accuracy = ""
-    if "train_accuracy" in row:
-        accuracy = f"accuracy {100 * row['train_accuracy']:.1f} %  "
-    waiting = ""
-    if row["input_share"] > SLOW_INPUT:
-        waiting = f"  {100 * row['input_share']:.0f} % of it waiting for images"
-    return (
-        f"step {row['step']}/{total}  loss {row['train_loss']:.4f}  "
-        f"{accuracy}lr {row['lr']:.2e}  "
-        f"{row['images_per_second']:.1f} images/s{waiting}"
-    )
-
-
-def _evaluation_line(row: dict, seconds: float) -> str:
-    found = []
-    if row.get("map") is not None:
-        found.append(f"mAP {100 * row['map']:.2f} %")
-    if "top1" in row:
-        found.append(
-            f"top-1 {100 * row['top1']:.2f} % ({100 * row['top1_low']:.1f} to "
-            f"{100 * row['top1_high']:.1f})"
-        )
-    if "loss" in row:
-        found.append(f"loss {row['loss']:.4f}")
-    if "mae" in row:
-        found.append(
-            f"mean absolute error {row['mae']:.4g}, root mean square "
-            f"{row['rmse']:.4g}"
-        )
-    return (
-        f"step {row['step']}: {', '.join(found)}, {row['examples']} images in "
-        f"{progress_lib.duration(seconds)}"
-    )

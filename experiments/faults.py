@@ -34,10 +34,14 @@ def table(rows: list[dict]) -> str:
 
 def main(path: str) -> None:
     rows = [json.loads(x) for x in pathlib.Path(path).read_text().splitlines()]
-    rows.sort(key=lambda row: int(row["row"].split()[0].removeprefix("R")))
+    rows.sort(key=_place)
     print(table(rows))
     if any(row["held"] < row["faults"] for row in rows):
         sys.exit(1)
+
+
+def _place(row: dict) -> tuple[int, str]:
+    return int(row["row"].split()[0].removeprefix("R")), row["row"]
 
 
 if __name__ == "__main__":

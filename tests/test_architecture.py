@@ -21,9 +21,9 @@ FLOORS = {
     "torch_weights weights_file download ledger serving warmup ordering",
     2: "starting data records weights pretrained checkpoint saved_model "
     "exportable portable sources tfds_sets update imagenet21k kept_images",
-    3: "evaluation loop report training conversion classifier prediction "
-    "judging trials curves plots pairs_page demonstration demo_server "
-    "benchmarking",
+    3: "evaluation loop journal report training conversion classifier "
+    "prediction judging trials curves plots pairs_page demonstration "
+    "demo_server benchmarking",
     4: "program importing data_flags model_flags recipe_flags train_flags "
     "model_choice train evaluate predict demo fewshot vtab dedup export "
     "convert prepare benchmark applications",

@@ -17,6 +17,7 @@ from bit_tf import events
 from bit_tf import execution as execution_lib
 from bit_tf import hyperrule
 from bit_tf import interruption
+from bit_tf import journal
 from bit_tf import loop
 from bit_tf import update
 from bit_tf import workdir as workdir_lib
@@ -294,9 +295,9 @@ def test_slow_input_is_said(whole):
     shares = [row["input_share"] for row in rows if "input_share" in row]
     assert shares and all(0 <= share <= 1 for share in shares)
     row = {"step": 1, "train_loss": 1.0, "lr": 0.1, "images_per_second": 9.0}
-    text = loop._status({**row, "input_share": 0.456}, 10)
+    text = journal.status({**row, "input_share": 0.456}, 10)
     assert text.endswith("9.0 images/s  46 % of it waiting for images")
-    assert "waiting" not in loop._status({**row, "input_share": 0.05}, 10)
+    assert "waiting" not in journal.status({**row, "input_share": 0.05}, 10)
 
 
 def test_a_long_run_is_told_how_to_be_short():
