@@ -2,7 +2,8 @@
 
 python experiments/plots/norms.py
 
-The paper's tables 4 and 5, small: rows of experiments/grid.py.
+The paper's tables 4 and 5, small: rows of experiments/grid.py. Of the rates
+that a network was trained with, the best upstream counts.
 """
 
 import json
@@ -31,24 +32,28 @@ def main() -> None:
         if type(value) is list and name != "curve"
     ]
     judged = ["upstream_top1", *downstream]
-    found = {
-        (name, batch, network): 100
-        * np.ravel([row[name] for row in rows if _is_of(row, batch, network)])
-        for name in judged
+    best = {
+        (batch, network): _of_the_best_rate(rows, batch, network)
         for batch in batches
         for network in NETWORKS
     }
-    print("| Batch | Norm | Kernels | Upstream |", " | ".join(downstream), "|")
-    print("|" + "---|" * (4 + len(downstream)))
-    for batch in batches:
-        for network in NETWORKS:
-            print(
-                f"| {batch} | {' | '.join(network)} |",
-                " | ".join(
-                    spread(found[name, batch, network]) for name in judged
-                ),
-                "|",
-            )
+    found = {
+        (name, *cell): 100 * np.ravel([row[name] for row in own])
+        for name in judged
+        for cell, own in best.items()
+    }
+    print(
+        "| Batch | Norm | Kernels | Rate | Upstream |",
+        " | ".join(downstream),
+        "|",
+    )
+    print("|" + "---|" * (5 + len(downstream)))
+    for (batch, network), own in best.items():
+        print(
+            f"| {batch} | {' | '.join(network)} | {own[0]['base_lr']:g} |",
+            " | ".join(spread(found[name, batch, network]) for name in judged),
+            "|",
+        )
     plot = figure.Figure(figsize=(3.6 * len(judged), 3.4), layout="constrained")
     panels = plot.subplots(1, len(judged))
     for axes, name in zip(panels, judged, strict=True):
@@ -88,13 +93,21 @@ def main() -> None:
 def spread(percents: np.ndarray) -> str:
     """Returns the median, and the least and the most in brackets."""
     low, median, high = np.percentile(percents, (0, 50, 100))
+    if low == high:
+        return f"{median:.1f}"
     return f"{median:.1f} ({low:.1f} to {high:.1f})"
 
 
-def _is_of(row: dict, batch: int, network: tuple[str, str]) -> bool:
-    return (row["batch_size"], row["norm"], row["convolution"]) == (
-        batch,
-        *network,
+def _of_the_best_rate(rows: list[dict], batch: int, network) -> list[dict]:
+    """Returns a network's rows with the rate that did best upstream."""
+    names = ("batch_size", "norm", "convolution")
+    by_rate: dict[float, list[dict]] = {}
+    for row in rows:
+        if tuple(row[name] for name in names) == (batch, *network):
+            by_rate.setdefault(row["base_lr"], []).append(row)
+    return max(
+        by_rate.values(),
+        key=lambda own: np.median([row["upstream_top1"] for row in own]),
     )
 
 
