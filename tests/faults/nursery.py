@@ -33,13 +33,17 @@ class Life:
     def __init__(self, nursery: "Nursery", pid: int, out: pathlib.Path):
         self._nursery = nursery
         self._code = None
+        # The most memory it had, once it has ended.
+        self.peak_mb = None
         self.pid = pid
         self.out = out
 
     def poll(self) -> int | None:
         """Returns the exit code, -9 for SIGKILL; None while it runs."""
         if self._code is None:
-            self._code = self._nursery.ask({"poll": self.pid})
+            ended = self._nursery.ask({"poll": self.pid})
+            if ended is not None:
+                self._code, self.peak_mb = ended
         return self._code
 
     def wait(self, seconds: float = 120) -> int:
@@ -124,9 +128,11 @@ class Nursery:
         return life
 
 
-def _poll(pid: int) -> int | None:
-    found, status = os.waitpid(pid, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if found else None
+def _poll(pid: int) -> tuple[int, float] | None:
+    found, status, usage = os.wait4(pid, os.WNOHANG)
+    if not found:
+        return None
+    return os.waitstatus_to_exitcode(status), usage.ru_maxrss / 1e3
 
 
 def _live(request: dict, pipes) -> None:

@@ -3,6 +3,8 @@
 import csv
 import json
 import pathlib
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -17,6 +19,19 @@ TRAIN = (
     "--total_steps=4",
     "--base_lr=0.02",
 )
+
+MORE_MB = 300
+# Without bit_tf, of a directory: which files are refused, the most memory.
+SERVE = """
+import json, pathlib, resource, sys
+import tensorflow as tf
+call = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+files = sorted(pathlib.Path(sys.argv[2]).iterdir())
+found = call(image_bytes=tf.constant([f.read_bytes() for f in files]))
+refused = [f.name for f, e in zip(files, found["error"].numpy()) if e]
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+print(json.dumps([refused, peak]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +164,60 @@ def test_a_saved_model_answers_for_every_image(campaign, animals, trained):
                 f"{name}: {error}",
             )
         assert bool(tf.reduce_all(tf.math.is_finite(found["probabilities"])))
+
+
+@pytest.mark.campaign
+def test_what_is_huge_is_not_decoded(campaign, trained, trainings, tmp_path):
+    demanded = f"refused; at most {MORE_MB} MB more than without them"
+    bombs = zoo.bombs()
+    with campaign("R8 images of gigabytes", demanded) as row:
+        peaks = []
+        for content in ({}, bombs):
+            root = tmp_path / str(len(content))
+            for folder in ("train/fine", "train/zoo", "test/fine", "test/zoo"):
+                for number in range(4):
+                    save_image(root / folder / f"{number}.png", value=90)
+            for name, data in content.items():
+                (root / "train/zoo" / name).write_bytes(data)
+                (root / "test/zoo" / name).write_bytes(data)
+            data = (f"--dataset=folder:{root}", "--on_bad_image=skip")
+            output = root / "output"
+            lives = [
+                trainings.run("train", *data, f"--workdir={output}", *TRAIN),
+                trainings.run(
+                    "evaluate",
+                    *(*data, f"--model={trained[0]}", f"--output={output}_2"),
+                ),
+                trainings.run(
+                    "predict", f"--model={trained[0]}", root / "test" / "zoo"
+                ),
+            ]
+            told = [
+                (output / "evaluation.json").read_text(),
+                (root / "output_2" / "evaluation.json").read_text(),
+                lives[2].printed(),
+            ]
+            for life, text in zip(lives, told, strict=True):
+                assert life.poll() == 0, life.printed()
+                for name in content:
+                    row.check(name in text, f"{name} is not in {text}")
+            served = subprocess.run(
+                [
+                    *(sys.executable, "-c", SERVE),
+                    *(trained[0] / "saved_model", root / "test" / "zoo"),
+                ],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            refused, peak = json.loads(served.stdout)
+            for name in content:
+                row.check(name in refused, f"served: {name}")
+            peaks.append([*(life.peak_mb for life in lives), peak])
+        more = [b - a for a, b in zip(*peaks, strict=True)]
+        for mb in more:
+            row.check(mb < MORE_MB, f"{more} MB more")
+        row.seen["most_mb_more"] = round(max(more))
 
 
 def test_without_a_word_the_first_bad_file_ends_it(

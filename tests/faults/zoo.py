@@ -49,6 +49,33 @@ def bomb(side: int) -> bytes:
     )
 
 
+def bombs() -> dict[str, bytes]:
+    """Returns name -> a small file that says it is an image of gigabytes."""
+    jpeg, bmp = bytearray(encoded()), bytearray(encoded(kind="BMP"))
+    frame = jpeg.index(b"\xff\xc0") + 5
+    jpeg[frame : frame + 4] = struct.pack(">HH", 65_000, 65_000)
+    bmp[18:26] = struct.pack("<ii", 60_000, 60_000)
+    gif = bytearray(encoded(kind="GIF"))
+    gif[6:10] = struct.pack("<HH", 65_000, 65_000)
+    webp = bytearray(encoded(kind="WEBP", lossless=True))
+    # Behind "VP8L", its length and its signature: 14 bits less one each.
+    webp[21:25] = struct.pack("<I", 16_382 | 16_382 << 14)
+    tiff = bytearray(encoded(kind="TIFF"))
+    for tag, side in ((256, 40), (257, 30)):
+        for kind, form in ((3, "<HHIHH"), (4, "<HHII")):
+            old = struct.pack(form, tag, kind, 1, side, *[0][: kind == 3])
+            new = struct.pack(form, tag, kind, 1, 60_000, *[0][: kind == 3])
+            tiff = tiff.replace(old, new)
+    return {
+        "true.png": bomb(30_000),
+        "said.jpg": bytes(jpeg),
+        "said.bmp": bytes(bmp),
+        "said.gif": bytes(gif),
+        "said.webp": bytes(webp),
+        "said.tiff": bytes(tiff),
+    }
+
+
 def contents() -> dict[str, tuple[bytes, str]]:
     """Returns name -> content, and what is to become of it."""
     jpeg = encoded()
