@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -174,8 +175,40 @@ def test_workers_agree_on_state_and_weights(monkeypatch):
     assert asked[2][:4] == asked[0][:4] and asked[2][4:] != asked[0][4:]
 
 
-def test_the_first_loss_scale_divides_without_rounding():
-    assert math.log2(checkpoint.FIRST_LOSS_SCALE).is_integer()
+def test_a_fresh_state_has_nothing_behind_it():
+    # The scale that Keras begins with; a power of two divides without rounding.
+    scale = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD()
+    ).initial_scale
+    assert math.log2(scale).is_integer()
+    assert dataclasses.asdict(checkpoint.State()) == {
+        "step": 0,
+        "skipped": 0,
+        "rollbacks": 0,
+        "loss_scale": scale,
+        "steady_steps": 0,
+        "evaluated": 0,
+    }
+
+
+def test_an_old_state_that_is_gone_already_does_not_end_a_run(
+    tmp_path, monkeypatch
+):
+    model, optimizer = build()
+    found = checkpoint._states
+    monkeypatch.setattr(
+        checkpoint,
+        "_states",
+        lambda directory: [*found(directory), directory / "step-00000000"],
+    )
+    checkpoint.save(
+        tmp_path,
+        checkpoint.State(step=1),
+        model=model,
+        optimizer=optimizer,
+        keep=1,
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
