@@ -170,9 +170,6 @@ def for_training(
         image = tf.ensure_shape(image, (recipe.crop, recipe.crop, 3))
         return image, learnt(targets)
 
-    def augmentation(positions):
-        return ordering.seeds(seed, ordering.AUGMENTATION, positions)
-
     def learnt(targets):
         """Returns what is to be learnt of what is said of an image."""
         targets = (targets - recipe.target_mean) / recipe.target_scale
@@ -206,7 +203,7 @@ def for_training(
             .enumerate(first)
             .map(
                 lambda batch, rows: (
-                    augmentation(batch * batch_size + within),
+                    ordering.seeds(seed, batch * batch_size + within),
                     tf.gather(rows, within),
                 )
             )
@@ -218,7 +215,7 @@ def for_training(
         )
         indexed = positions.map(
             lambda those: (
-                augmentation(those),
+                ordering.seeds(seed, those),
                 ordering.index_at(those, num_examples=num_examples, seed=seed),
             )
         ).unbatch()

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-# Separate streams of random numbers drawn from one seed.
-ORDER, AUGMENTATION, MIXUP = range(3)
+# What has a stream of random numbers of its own.
+ORDER, MIXUP = 0, 2
 # Of TensorFlow's permutations. With its own 4, those of 50,000 examples are
 # alike: from one epoch to another the places correlate by up to 0.7.
 _ROUNDS = 16
@@ -16,9 +16,14 @@ def stream(seed: int, use: int) -> tf.Tensor:
     )
 
 
-def seeds(seed: int, use: int, numbers: tf.Tensor) -> tf.Tensor:
-    """Returns (b, 2) int64 seeds, one for each of (b,) numbers."""
-    key = tf.fill(tf.shape(numbers), stream(seed, use)[0])
+def seeds(seed: int, numbers: tf.Tensor) -> tf.Tensor:
+    """Returns (b, 2) int64 seeds, one for each of (b,) numbers.
+
+    Of an epoch, by which a permutation is made, and of a place, by which its
+    image is cut and mirrored, the same number is the same seed: those two draw
+    by different generators.
+    """
+    key = tf.fill(tf.shape(numbers), stream(seed, ORDER)[0])
     return tf.stack([key, numbers], axis=-1)
 
 
@@ -39,7 +44,7 @@ def index_at(
     Returns:
         (b,) int64 in [0, N).
     """
-    own = seeds(seed, ORDER, positions // num_examples)
+    own = seeds(seed, positions // num_examples)
     # `tf.random.experimental.index_shuffle` fills up several seeds in the wrong
     # place.
     return tf.raw_ops.RandomIndexShuffle(

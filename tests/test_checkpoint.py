@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import math
+import pathlib
+import shutil
+import zlib
 
 import keras
 import numpy as np
@@ -88,6 +91,34 @@ def test_newest_states_and_those_of_every_so_many_steps_are_kept(tmp_path):
     assert kept == [f"step-{step:08d}" for step in (6, 12, 15, 18)]
 
 
+def test_what_is_not_numbers_is_not_run(tmp_path):
+    model, optimizer = build()
+    checkpoint.save(
+        tmp_path, checkpoint.State(step=1), model=model, optimizer=optimizer
+    )
+    path = tmp_path / "step-00000001"
+
+    class Trap:
+        def __reduce__(self):
+            return pathlib.Path.touch, (tmp_path / "was here",)
+
+    def spoil(temporary):
+        for file in path.iterdir():
+            if file.name != workdir_lib.MANIFEST:
+                shutil.copy(file, temporary)
+        with np.load(path / "velocities.npz") as stored:
+            spoiled = dict(stored)
+        name = next(iter(spoiled))
+        spoiled[name] = np.array([Trap()])
+        np.savez(temporary / "velocities.npz", **spoiled)
+
+    # Whoever can do this can make its checksums, too.
+    workdir_lib.write_directory(tmp_path / "step-00000002", spoil)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        checkpoint.restore(tmp_path, model=model, optimizer=optimizer)
+    assert not (tmp_path / "was here").exists()
+
+
 def test_only_the_chief_removes_what_is_damaged(tmp_path):
     model, optimizer = build()
     checkpoint.save(
@@ -168,6 +199,9 @@ def test_workers_agree_on_state_and_weights(monkeypatch):
     assert asked[0] == asked[1] and asked[0][:4] == (7, 2, 1, 5)
     # Halves that 32 bits are made of, which every type of number holds.
     assert all(0 <= half < 2**16 for half in asked[0][4:])
+    assert asked[0][4] << 16 | asked[0][5] == zlib.crc32(
+        b"".join(variable.numpy().tobytes() for variable in model.variables)
+    )
     last = model.variables[-1]
     last.assign(last + 1e-6)
     with pytest.raises(ValueError, match="the same --workdir"):

@@ -194,9 +194,7 @@ def test_why_images_are_not_kept_is_told(changes, most_mb, said):
 
 def test_neighbours_are_augmented_independently():
     # Left or right, of images one after the other and of operations.
-    seeds = ordering.seeds(
-        0, ordering.AUGMENTATION, tf.range(2000, dtype=tf.int64)
-    )
+    seeds = ordering.seeds(0, tf.range(2000, dtype=tf.int64))
     drawn = np.array(
         [
             tf.vectorized_map(

@@ -4,11 +4,30 @@ import numpy as np
 import tensorflow as tf
 
 from bit_tf import data
+from bit_tf import ordering
 from tests import test_data
 
 
 def images(dataset):
     return [batch.numpy() for batch, _ in dataset]
+
+
+def test_the_order_of_a_seed_is_written_down():
+    """A run that is continued by another version sees the same images."""
+    order = ordering.index_at(
+        tf.range(20, dtype=tf.int64), num_examples=10, seed=5
+    )
+    np.testing.assert_array_equal(
+        order,
+        [*(2, 3, 8, 1, 9, 4, 6, 5, 0, 7), *(7, 3, 1, 2, 6, 0, 8, 9, 4, 5)],
+    )
+    np.testing.assert_array_equal(
+        ordering.stream(5, ordering.MIXUP), [6623233893812660943, 2]
+    )
+    np.testing.assert_array_equal(
+        ordering.seeds(5, tf.constant([0, 7], tf.int64)),
+        [[6623233893812660943, 0], [6623233893812660943, 7]],
+    )
 
 
 def test_data_does_not_depend_on_who_reads_it_and_when(campaign, count, rng):
