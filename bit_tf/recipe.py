@@ -287,7 +287,7 @@ def table(recipe: Recipe) -> str:
             value = ", ".join(map(str, value))
         elif isinstance(value, float):
             value = f"{value:.6g}"
-        rows.append((field, str(value), recipe.sources.get(field, "")))
+        rows.append((field, str(value), recipe.sources[field]))
     wide = max(len(value) for _, value, _ in rows)
     name = max(13, max(len(field) for field, _, _ in rows))
     lines = [f"recipe {recipe.name}"]

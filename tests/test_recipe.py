@@ -37,6 +37,8 @@ def test_what_is_just_possible_is_accepted():
     recipe_lib.Recipe(**{**EDGES, "ema_decay": 0.999, "dropout": 0.99})
     recipe_lib.Recipe(**{**EDGES, "loss": "squared"})
     recipe_lib.Recipe(**{**EDGES, "label_smoothing": 0.1})
+    for percent in (1, 100):
+        recipe_lib.Recipe(**{**EDGES, "min_crop_area": percent})
     recipe_lib.Recipe(**{**EDGES, "head_bias": -10.0, "mixup_alpha": 1e-9})
 
 
@@ -86,6 +88,8 @@ WARMUP = "give --warmup_steps (or more --total_steps)"
             "group_norm, all",
         ),
         ({"crop": 3, "resize": 2}, "at least crop = 3"),
+        ({"min_crop_area": 0}, "1 to 100 percent"),
+        ({"min_crop_area": 101}, "1 to 100 percent"),
     ],
 )
 def test_what_is_not_possible_is_told(changes, allowed):

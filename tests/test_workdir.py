@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 
 import pytest
 
@@ -100,6 +101,30 @@ def test_leftovers_of_a_killed_process_go(tmp_path):
         "step-00000003",
     ]
     assert entries(tmp_path / "saved_model") == ["newer"]
+
+
+def test_a_leftover_that_another_removed_is_gone_all_the_same(tmp_path):
+    workdir_lib._remove(tmp_path / "gone")
+    (tmp_path / "going").mkdir()
+    (tmp_path / "going" / "file").write_text("x")
+    remove = shutil.rmtree
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            shutil,
+            "rmtree",
+            # The other was quicker.
+            lambda path, **kwargs: (remove(path), remove(path, **kwargs)),
+        )
+        workdir_lib._remove(tmp_path / "going")
+    assert not entries(tmp_path)
+
+
+def test_what_a_process_of_the_same_number_left_does_not_get_in(tmp_path):
+    old = tmp_path / f".state.{os.getpid()}.tmp"
+    old.mkdir()
+    (old / "old.txt").write_text("x")
+    workdir_lib.write_directory(tmp_path / "state", fill)
+    assert entries(tmp_path / "state") == ["MANIFEST.json", "a.txt", "deep"]
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{}", '{"name": 3}', "\0"])
@@ -258,6 +283,8 @@ def test_half_a_row_does_not_spoil_the_next(tmp_path):
     workdir.append_metrics({"step": 4})
     found = workdir_lib.read_metrics(tmp_path)
     assert [row["step"] for row in found] == [1, 3, 4]
+    # A line of its own for each, and none that is empty.
+    assert len(workdir.metrics.read_text().splitlines()) == 4
 
 
 def test_a_run_finds_itself_again(tmp_path):
