@@ -46,7 +46,7 @@ setup(
             "ai-edge-litert>=2.1",
         ],
         "audit": ["pip-audit>=2.7"],
-        "mutants": ["cosmic-ray>=8.4", "mutmut>=3.3"],
+        "mutants": ["cosmic-ray>=8.4", "mutmut>=3.8"],
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],
         "parquet": ["pyarrow>=16"],

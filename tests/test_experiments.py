@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -36,6 +37,22 @@ def test_the_tables_of_what_scaling_takes_are_computed():
     ).stdout
     for table in tables.strip().split("\n\n"):
         assert table in page
+
+
+@pytest.mark.parametrize(
+    ("script", "results", "page"),
+    [
+        ("faults.py", "faults/campaign.jsonl", "docs/faults.md"),
+        ("plots/norms.py", "norms.jsonl", "experiments/README.md"),
+    ],
+)
+def test_tables_are_those_of_the_rows(script, results, page):
+    experiments = ROOT / "experiments"
+    lines = (experiments / "results" / results).read_text().splitlines()
+    table = runpy.run_path(str(experiments / script))["table"]
+    assert (
+        table([json.loads(line) for line in lines]) in (ROOT / page).read_text()
+    )
 
 
 def test_there_are_flagfiles():
