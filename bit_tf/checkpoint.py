@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 import zlib
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from bit_tf import weights
 from bit_tf import workdir as workdir_lib
 
 FIRST_LOSS_SCALE = 2.0**15
+_STATE = re.compile(r"step-([0-9]{8,})")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,10 +186,13 @@ def _slots(
 
 
 def _states(directory: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the state directories, newest first."""
-    return sorted(directory.glob("step-*"), key=_step, reverse=True)
+    """Returns the state directories, newest first.
+
+    What else stands there, a copy under another name, say, is somebody's own.
+    """
+    found = [p for p in directory.iterdir() if _STATE.fullmatch(p.name)]
+    return sorted(found, key=_step, reverse=True)
 
 
 def _step(path: pathlib.Path) -> int:
-    number = path.name.removeprefix("step-")
-    return int(number) if number.isdigit() else -1
+    return int(_STATE.fullmatch(path.name)[1])

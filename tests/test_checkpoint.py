@@ -119,6 +119,31 @@ def test_what_is_not_numbers_is_not_run(tmp_path):
     assert not (tmp_path / "was here").exists()
 
 
+def test_copies_under_other_names_are_somebody_s_own(tmp_path):
+    model, optimizer = build()
+    for name in ("step-best", "step-00000001-copy", "step-99999999.zip"):
+        (tmp_path / name).mkdir()
+    for step in (1, 2, 3):
+        checkpoint.save(
+            tmp_path,
+            checkpoint.State(step=step),
+            model=model,
+            optimizer=optimizer,
+            keep=1,
+        )
+    told = []
+    state = checkpoint.restore(
+        tmp_path, model=model, optimizer=optimizer, log=told.append
+    )
+    assert state.step == 3 and not told
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-00000001-copy",
+        "step-00000003",
+        "step-99999999.zip",
+        "step-best",
+    ]
+
+
 def test_only_the_chief_removes_what_is_damaged(tmp_path):
     model, optimizer = build()
     checkpoint.save(
