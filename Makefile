@@ -65,8 +65,8 @@ $(VENV)/.parity: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[parity]'
 	touch $@
 
-# Kills, cuts and spoils in thousands of ways: an hour and a half. `make test` has
-# a few of each. What takes half of it comes first, or a core would wait.
+# Kills, cuts and spoils in thousands of ways: some 65 minutes. `make test` has a
+# few of each. What takes longest comes first, or a core would wait.
 FAULTS := tests/faults/test_lives.py
 faults: install
 	mkdir -p runs && rm -f runs/faults.jsonl
