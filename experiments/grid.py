@@ -85,9 +85,10 @@ def main() -> None:
             seed=cell["seed"],
             allow_missing=True,
         )
-        began = time.monotonic()
+        # Of the processor: other work beside does not count.
+        began = time.process_time()
         model, row = _upstream(train.subset(chosen), evaluation, key)
-        row["minutes"] = round((time.monotonic() - began) / 60, 1)
+        row["minutes"] = round((time.process_time() - began) / 60, 1)
         for name, (few, judged) in others.items():
             row[name] = [
                 _transfer(model, few, judged, key, seed)
