@@ -95,36 +95,49 @@ def panel(axes, groups: Sequence[dict], *, title: str) -> None:
             )
             if not own:
                 continue
-            shots = [places[group["shots"]] for group in own]
-            colour = COLOURS[models.index(model) % len(COLOURS)]
-            label = model if len(methods) == 1 else f"{model}, {method}"
-            axes.plot(
-                shots,
-                [100 * group["median"] for group in own],
-                color=colour,
+            band(
+                axes,
+                [places[group["shots"]] for group in own],
+                own,
+                color=COLOURS[models.index(model) % len(COLOURS)],
                 ls=STYLES.get(method, "-"),
-                marker="o",
-                ms=4,
-                label=label,
-            )
-            axes.fill_between(
-                shots,
-                [100 * group["min"] for group in own],
-                [100 * group["max"] for group in own],
-                color=colour,
-                alpha=0.15,
-                lw=0,
+                label=model if len(methods) == 1 else f"{model}, {method}",
             )
     axes.set_xscale("log")
     axes.set_xticks(list(places.values()), [str(count) for count in places])
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_xlabel("training examples per class")
+    finish(axes, title=title, below="training examples per class")
+    axes.legend(fontsize=8, frameon=False)
+
+
+def band(
+    axes, places: Sequence[float], groups: Sequence[dict], *, color: str, **line
+) -> None:
+    """Draws medians as a line, and lighter what lies from min to max.
+
+    Args:
+        axes: of matplotlib's.
+        places: where each group stands.
+        groups: with "min", "median" and "max", shares of 1.
+        color: of both.
+        **line: what else matplotlib's plot takes.
+    """
+    low, median, high = (
+        [100 * group[name] for group in groups]
+        for name in ("min", "median", "max")
+    )
+    axes.plot(places, median, color=color, marker="o", ms=4, **line)
+    axes.fill_between(places, low, high, color=color, alpha=0.15, lw=0)
+
+
+def finish(axes, *, title: str, below: str) -> None:
+    """Labels axes that have accuracies in percent, from 0 on."""
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel(below)
     axes.set_ylabel("top-1 accuracy, %")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)
 
 
 def _places(shots: set[int | str]) -> dict[int | str, float]:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from bit_tf import examples as examples_lib
 from bit_tf import image_file
+from bit_tf import mixup
 from bit_tf import ordering
 from bit_tf import preprocessing as preprocessing_lib
 from bit_tf import recipe as recipe_lib
@@ -185,7 +186,7 @@ def for_training(
         own = tf.random.experimental.stateless_fold_in(
             ordering.stream(seed, ordering.MIXUP), batch
         )
-        return preprocessing_lib.mixup(
+        return mixup.blended(
             *(preprocessing_lib.in_range(images), labels),
             alpha=recipe.mixup_alpha,
             seed=own,

@@ -79,34 +79,9 @@ def main() -> None:
         "init_from": init_from,
         "seed": given.SEED.value,
         "precision": execution.precision,
-        "num_classes": len(train.class_names),
-        "class_names": list(train.class_names),
-        "data": {
-            "dataset": task.name,
-            "train_examples": len(train),
-            "eval_examples": len(evaluation),
-            "train_fingerprint": train.fingerprint(),
-            "eval_fingerprint": evaluation.fingerprint(),
-            "split_seed": images.split_seed(),
-            "examples_per_class": given.EXAMPLES_PER_CLASS.value,
-            "fewshot_seed": given.FEWSHOT_SEED.value
-            if given.EXAMPLES_PER_CLASS.value
-            else None,
-        },
+        **_data_identity(task, train, evaluation),
     }
-    # Who computes does not matter to what is repeated.
-    flags_given = [
-        text
-        for text in program.given_flags(
-            given.WORKDIR, images.DATASET, images.DATA_DIR, numbers.CROP
-        )
-        if not text.startswith("--worker_")
-    ]
-    if given.MODEL.value is None:
-        # What is repeated does not depend on what can be fetched then.
-        flags_given.append(f"--model={model_name}")
-        if init_from and not given.INIT_FROM.value:
-            flags_given.append(f"--init_from={init_from}")
+    flags_given = _flags_to_repeat(model_name, init_from)
     is_chief = cluster is None or cluster.is_chief
     with workdir.locked() if is_chief else contextlib.nullcontext():
         if is_chief:
@@ -145,6 +120,46 @@ def main() -> None:
             )
         if is_chief:
             program.say(_where(workdir))
+
+
+def _data_identity(
+    task: tasks.Task,
+    train: examples_lib.Images,
+    evaluation: examples_lib.Images,
+) -> dict:
+    """Returns what makes a run another one where the images do."""
+    few = given.EXAMPLES_PER_CLASS.value
+    return {
+        "num_classes": len(train.class_names),
+        "class_names": list(train.class_names),
+        "data": {
+            "dataset": task.name,
+            "train_examples": len(train),
+            "eval_examples": len(evaluation),
+            "train_fingerprint": train.fingerprint(),
+            "eval_fingerprint": evaluation.fingerprint(),
+            "split_seed": images.split_seed(),
+            "examples_per_class": few,
+            "fewshot_seed": given.FEWSHOT_SEED.value if few else None,
+        },
+    }
+
+
+def _flags_to_repeat(model_name: str, init_from: str | None) -> list[str]:
+    """Returns the flags that make this run again, whoever computes."""
+    found = [
+        text
+        for text in program.given_flags(
+            given.WORKDIR, images.DATASET, images.DATA_DIR, numbers.CROP
+        )
+        if not text.startswith("--worker_")
+    ]
+    if given.MODEL.value is None:
+        # What is repeated does not depend on what can be fetched then.
+        found.append(f"--model={model_name}")
+        if init_from and not given.INIT_FROM.value:
+            found.append(f"--init_from={init_from}")
+    return found
 
 
 def _beside(evaluation: examples_lib.Images) -> list[beside.Run]:

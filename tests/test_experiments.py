@@ -46,13 +46,24 @@ def test_the_tables_of_what_scaling_takes_are_computed():
         ("plots/norms.py", "norms.jsonl", "experiments/README.md"),
     ],
 )
-def test_tables_are_those_of_the_rows(script, results, page):
+def test_tables_are_those_of_the_rows(script, results, page, monkeypatch):
     experiments = ROOT / "experiments"
     lines = (experiments / "results" / results).read_text().splitlines()
+    monkeypatch.syspath_prepend((experiments / script).parent)
     table = runpy.run_path(str(experiments / script))["table"]
     assert (
         table([json.loads(line) for line in lines]) in (ROOT / page).read_text()
     )
+
+
+def test_the_table_of_the_curves_is_that_of_the_rows():
+    experiments = ROOT / "experiments"
+    script = runpy.run_path(str(experiments / "plots" / "fewshot.py"))
+    page = (experiments / "README.md").read_text()
+    paths = list(script["RESULTS"].glob("*.jsonl"))
+    assert len(paths) == 3
+    for path in paths:
+        assert "\n".join(script["table_rows"](path)) in page
 
 
 def test_there_are_flagfiles():

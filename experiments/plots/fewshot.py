@@ -15,6 +15,11 @@ from bit_tf import curves
 
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE.parent / "results" / "fewshot"
+NAMES = {
+    "cifar10": "CIFAR-10",
+    "grocery": "Grocery Store",
+    "sign_digits": "Digits",
+}
 BY = ("model", "method", "shots")
 SHOWN = [
     ("scratch", "finetune"),
@@ -40,8 +45,12 @@ def groups(path: pathlib.Path) -> list[dict]:
     )
 
 
-def print_table(name: str, found: list[dict]) -> None:
-    """Prints medians, in brackets the least and the most, as Markdown."""
+def table_rows(path: pathlib.Path) -> list[str]:
+    """Returns a set's rows of the README's table.
+
+    Medians in percent, and in brackets the least and the most.
+    """
+    found = groups(path)
     cells = {
         (group["shots"], group["model"], group["method"]): (
             f"{100 * group['median']:.1f} "
@@ -49,9 +58,11 @@ def print_table(name: str, found: list[dict]) -> None:
         )
         for group in found
     }
+    rows = []
     for shots in dict.fromkeys(group["shots"] for group in found):
         row = [cells.get((shots, *shown), "") for shown in SHOWN]
-        print(f"| {name}, {shots} | {' | '.join(row)} |")
+        rows.append(f"| {NAMES[path.stem]}, {shots} | {' | '.join(row)} |")
+    return rows
 
 
 def main() -> None:
@@ -60,9 +71,8 @@ def main() -> None:
     print("| | " + " | ".join(", ".join(shown) for shown in SHOWN) + " |")
     print("|---" * (1 + len(SHOWN)) + "|")
     for axes, path in zip(plot.subplots(1, len(paths)), paths, strict=True):
-        found = groups(path)
-        print_table(path.stem, found)
-        curves.panel(axes, found, title=path.stem)
+        print(*table_rows(path), sep="\n")
+        curves.panel(axes, groups(path), title=NAMES[path.stem])
         lines = axes.get_legend_handles_labels()
         axes.get_legend().remove()
     plot.legend(

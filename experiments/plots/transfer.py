@@ -30,24 +30,13 @@ def main() -> None:
         shots.sort(key=lambda count: (isinstance(count, str), count))
         for count, colour in zip(shots, curves.COLOURS, strict=False):
             own = [found[count, model] for model in UPSTREAM]
-            median, low, high = (
-                [100 * group[name] for group in own]
-                for name in ("median", "min", "max")
-            )
-            places = range(len(own))
-            axes.plot(
-                places, median, marker="o", ms=4, color=colour, label=count
-            )
-            axes.fill_between(places, low, high, color=colour, alpha=0.15, lw=0)
+            curves.band(axes, range(len(own)), own, color=colour, label=count)
         axes.set_xticks(
             range(len(UPSTREAM)), [f"{n:,}" for n in UPSTREAM.values()]
         )
-        axes.set_xlabel("images upstream")
-        axes.set_ylabel("top-1 accuracy, %")
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-        axes.set_title(path.stem, fontsize=11)
-        axes.spines[["top", "right"]].set_visible(False)
+        curves.finish(
+            axes, title=fewshot.NAMES[path.stem], below="images upstream"
+        )
         lines = axes.get_legend_handles_labels()
     plot.legend(
         *lines,
