@@ -58,7 +58,10 @@ AXES = {
     "seed": ("seeds", int),
 }
 # The same for all cells.
-FIXED = ("crop", "min_crop_area", "shots", "subsets", "transfer_steps")
+FIXED = (
+    *("crop", "min_crop_area"),
+    *("shots", "subsets", "transfer_steps", "transfer_lr"),
+)
 
 
 def main() -> None:
@@ -117,7 +120,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--min_crop_area", type=int, default=60)
     parser.add_argument("--shots", type=int, default=10)
     parser.add_argument("--subsets", type=int, default=5)
-    parser.add_argument("--transfer_steps", type=int, default=100)
+    # As many as the HyperRule's for a small task, of fewer images.
+    parser.add_argument("--transfer_steps", type=int, default=500)
+    parser.add_argument("--transfer_lr", type=float, default=0.03)
     return parser.parse_args()
 
 
@@ -175,7 +180,7 @@ def _transfer(model, train, evaluation, key, seed: int) -> float:
         name="transfer",
         total_steps=total,
         batch_size=32,
-        base_lr=0.01,
+        base_lr=key["transfer_lr"],
         warmup_steps=total // 10,
         decay_steps=tuple(round(total * at) for at in (0.3, 0.6, 0.9)),
         resize=round(key["crop"] * 1.25),

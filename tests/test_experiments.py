@@ -43,7 +43,8 @@ def test_the_tables_of_what_scaling_takes_are_computed():
     ("script", "results", "page"),
     [
         ("faults.py", "faults/campaign.jsonl", "docs/faults.md"),
-        ("plots/norms.py", "norms.jsonl", "experiments/README.md"),
+        ("plots/norms.py", "grid.jsonl", "experiments/README.md"),
+        ("plots/scales.py", "grid.jsonl", "experiments/README.md"),
     ],
 )
 def test_tables_are_those_of_the_rows(script, results, page, monkeypatch):

@@ -1,11 +1,10 @@
-"""Draws norms.png from results/norms.jsonl, and prints its table.
+"""Draws norms.png from results/grid.jsonl, and prints its table.
 
 python experiments/plots/norms.py
 
 The paper's tables 4 and 5, small: rows of experiments/grid.py.
 """
 
-import itertools
 import json
 import pathlib
 
@@ -15,14 +14,20 @@ from matplotlib import figure
 from bit_tf import curves
 
 HERE = pathlib.Path(__file__).parent
-RESULTS = HERE.parent / "results" / "norms.jsonl"
+RESULTS = HERE.parent / "results" / "grid.jsonl"
 NETWORKS = [
     (norm, convolution)
     for norm in ("BatchNorm", "GroupNorm")
     for convolution in ("plain", "standardised")
 ]
-# The same for all; other rates were tried with one of them.
-BASE_LR = 0.03
+# What else a row may have changed; others are of other comparisons.
+USUAL = {
+    "examples_per_class": 150,
+    "images_seen": 300_000,
+    "base_lr": 0.03,
+    "weight_decay": 1e-4,
+    "transfer_steps": 500,
+}
 JUDGED = {
     "upstream_top1": "Upstream",
     "cifar10": "CIFAR-10",
@@ -33,31 +38,35 @@ JUDGED = {
 def main() -> None:
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     print(table(rows))
-    batches, found = _percents(rows)
-    plot = figure.Figure(figsize=(3.6 * len(JUDGED), 3.4), layout="constrained")
+    found = _percents(rows)
+    plot = figure.Figure(figsize=(12, 3.6), layout="constrained")
     panels = plot.subplots(1, len(JUDGED))
-    for axes, name in zip(panels, JUDGED, strict=True):
-        for place, network in enumerate(NETWORKS):
-            values = [found[name, batch, network] for batch in batches]
-            medians = [np.median(v) for v in values]
-            axes.bar(
-                np.arange(len(batches)) + (place - 1.5) / 5,
-                medians,
-                width=0.19,
-                yerr=[
-                    [m - v.min() for m, v in zip(medians, values, strict=True)],
-                    [v.max() - m for m, v in zip(medians, values, strict=True)],
-                ],
-                color=curves.COLOURS[place],
-                label=" + ".join(network),
-            )
+    for axes, (name, title) in zip(panels, JUDGED.items(), strict=True):
+        for setting, networks in enumerate(found.values()):
+            for place, network in enumerate(NETWORKS):
+                if network in networks:
+                    low, median, high = np.percentile(
+                        networks[network][name], (0, 50, 100)
+                    )
+                    axes.bar(
+                        setting + (place - 1.5) / 5,
+                        median,
+                        width=0.19,
+                        yerr=[[median - low], [high - median]],
+                        color=curves.COLOURS[place],
+                        # For the legend, once.
+                        label="_" * bool(setting) + " + ".join(network),
+                    )
         axes.set_xticks(
-            range(len(batches)), [f"batches of {n}" for n in batches]
+            range(len(found)),
+            [
+                f"{model}\n{crop} pixels\nbatches of {batch}"
+                for model, crop, batch in found
+            ],
+            fontsize=8,
         )
-        axes.set_title(JUDGED[name], fontsize=11)
-        axes.set_ylim(bottom=0)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("top-1 accuracy, %")
+        curves.finish(axes, title=title, below="")
+        axes.grid(visible=False)
     plot.legend(
         *panels[0].get_legend_handles_labels(),
         loc="outside lower center",
@@ -70,34 +79,43 @@ def main() -> None:
 
 def table(rows: list[dict]) -> str:
     """Returns the accuracies as the README has them."""
-    batches, found = _percents(rows)
     lines = [
-        f"| Batch | Norm | Kernels | {' | '.join(JUDGED.values())} |",
-        "|" + "---|" * (3 + len(JUDGED)),
+        "| Network | Pixels | Batch | Norm | Kernels | "
+        f"{' | '.join(JUDGED.values())} |",
+        "|" + "---|" * (5 + len(JUDGED)),
     ]
-    for batch, network in itertools.product(batches, NETWORKS):
-        cells = [spread(found[name, batch, network]) for name in JUDGED]
-        lines.append(f"| {batch} | {' | '.join([*network, *cells])} |")
+    for setting, networks in _percents(rows).items():
+        for network in NETWORKS:
+            if network in networks:
+                cells = [spread(networks[network][name]) for name in JUDGED]
+                lines.append(
+                    f"| {' | '.join([*map(str, setting), *network, *cells])} |"
+                )
     return "\n".join(lines)
 
 
-def _percents(rows: list[dict]) -> tuple[list[int], dict]:
-    """Returns the batches, and accuracies by (set, batch, network)."""
-    found: dict[tuple, list[float]] = {}
+def _percents(rows: list[dict]) -> dict[tuple, dict]:
+    """Returns accuracies by (model, crop, batch), then network, then set.
+
+    Of a setting with one network there is nothing to compare.
+    """
+    found: dict[tuple, dict] = {}
     for row in rows:
-        if row["base_lr"] == BASE_LR:
-            network = row["norm"], row["convolution"]
+        if all(row[name] == value for name, value in USUAL.items()):
+            networks = found.setdefault(
+                (row["model"], row["crop"], row["batch_size"]), {}
+            )
+            sets = networks.setdefault((row["norm"], row["convolution"]), {})
             for name in JUDGED:
-                found.setdefault((name, row["batch_size"], network), []).extend(
-                    100 * np.atleast_1d(row[name])
-                )
-    return (
-        sorted({batch for _, batch, _ in found}),
-        {cell: np.array(values) for cell, values in found.items()},
-    )
+                sets.setdefault(name, []).extend(np.atleast_1d(row[name]) * 100)
+    return {
+        setting: found[setting]
+        for setting in sorted(found)
+        if len(found[setting]) > 1
+    }
 
 
-def spread(percents: np.ndarray) -> str:
+def spread(percents: list[float]) -> str:
     """Returns the median, and the least and the most in brackets."""
     low, median, high = np.percentile(percents, (0, 50, 100))
     if low == high:

@@ -6,7 +6,8 @@ python experiments/speed/input.py --images=FOLDER \
 In turn A B C A B C, in one process, on encoded images in memory: photos of 500
 x 375 pixels for 512 -> 480, and images of 32 x 32 for 160 -> 128. "official"
 resizes in float32, cuts, mirrors and scales, as the authors' TensorFlow code
-does (but mirrors half of the images, not all); "decode" does nothing but that.
+does (but mirrors half of the images, not all); "decode", "decode|resize(512)"
+and so on do no more than that, one operation of bit_tf's after the other.
 """
 
 import argparse
@@ -22,10 +23,10 @@ import tensorflow as tf
 from PIL import Image
 
 from bit_tf import data
-from bit_tf import decoding
 from bit_tf import examples as examples_lib
 from bit_tf import kept_images
 from bit_tf import listed_files
+from bit_tf import preprocessing
 from bit_tf import recipe as recipe_lib
 
 IMAGES = 300
@@ -94,6 +95,16 @@ def _contenders(contents: list[bytes], recipe: recipe_lib.Recipe) -> dict:
             .prefetch(2)
         )
 
+    def beginning(operations):
+        apply = preprocessing.parse("|".join(operations))
+
+        def first_row(index):
+            # All is computed; to copy it into a batch is not what is timed.
+            return apply(encoded[index % count], tf.stack([index, index]))[0]
+
+        return mapped(first_row)
+
+    operations = recipe.train_preprocessing.split("|")
     with_mixup = recipe_lib.Recipe(**{**vars(recipe), "mixup_alpha": 0.1})
     return {
         "official": mapped(official),
@@ -103,7 +114,12 @@ def _contenders(contents: list[bytes], recipe: recipe_lib.Recipe) -> dict:
             lambda images: 0.5 * images + 0.5 * images[::-1]
         ),
         "bit_tf, mixup": data.for_training(examples, with_mixup, seed=0),
-        "decode": mapped(lambda index: decoding.decode(encoded[index % count])),
+        # Without looking for EXIF data.
+        "decode(0)": beginning(["decode(0)"]),
+    } | {
+        "|".join(operations[:end]): beginning(operations[:end])
+        # The range is the network's, in the update.
+        for end in range(1, len(operations))
     }
 
 
