@@ -248,7 +248,8 @@ def test_on_one_core_what_is_computed_is_not_waited_for():
         capture_output=True,
         text=True,
     )
-    assert float(done.stdout) < 0.1
+    # 0.02 alone, up to 0.2 beside other work, 0.84 if it is waited for.
+    assert float(done.stdout) < 0.5
 
 
 def clipped(count, clip_norm, parts=1):
