@@ -1,6 +1,6 @@
 r"""Trains a small network upstream for each cell of a grid, and transfers it.
 
-python experiments/grid.py --output=experiments/results/norms.jsonl \
+python experiments/grid.py --output=experiments/results/grid.jsonl \
     --upstream=folder:PATH --downstream=folder:PATH --downstream=folder:PATH \
     --norms=BatchNorm,GroupNorm --convolutions=plain,standardised \
     --batch_sizes=16,256
