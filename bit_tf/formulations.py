@@ -22,7 +22,10 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
+
+from bit_tf import ahead
 
 FORMULATIONS = ("cpu", "portable", "plain")
 # Added to the variance. It is zero in float16, hence the float32 below.
@@ -33,7 +36,17 @@ FUSED_ELEMENTS = 2**18
 PARTIAL_SUMS = 4
 
 _chosen = contextvars.ContextVar("formulation", default=None)
-_shared = functools.partial(tf.function, autograph=False)
+
+
+def _shared(function):
+    """Returns a function that is traced once per shape, within graphs."""
+    traced = tf.function(function, autograph=False)
+
+    def call(*args):
+        # By itself TensorFlow would warn of so many shapes.
+        return (function if tf.executing_eagerly() else traced)(*args)
+
+    return call
 
 
 @contextlib.contextmanager
@@ -90,29 +103,52 @@ def standardize(kernel: tf.Tensor) -> tf.Tensor:
         centred = kernel - tf.reduce_mean(kernel, (0, 1, 2), keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), (0, 1, 2), keepdims=True)
         return centred * tf.math.rsqrt(variance + STANDARDIZATION_EPSILON)
-    if tf.executing_eagerly():
-        return _standardize_as_a_batch(kernel)
-    return _standardize_shared(kernel)
+    return _standardize_as_a_batch(kernel)
 
 
+@tf.custom_gradient
 def _standardize_as_a_batch(kernel):
     # It is what batch normalisation does with a batch of that many pixels,
     # and its kernels read the weights half as often, above all backwards. Not
     # for other processors: cuDNN has had a least epsilon of 1e-5.
+    result, *statistics = _batch_normalised(kernel)
+
+    def gradient(upstream):
+        return _batch_normalised_gradient(upstream, kernel, *statistics)
+
+    return result, gradient
+
+
+@_shared
+def _batch_normalised(kernel):
+    """Returns the result, and what its gradient needs beside the kernel."""
     channels = kernel.shape[-1]
-    normalised, *_ = tf.raw_ops.FusedBatchNormV3(
+    normalised, _, _, *statistics = tf.raw_ops.FusedBatchNormV3(
         x=tf.reshape(kernel, (1, 1, -1, channels)),
-        scale=tf.ones(channels),
-        offset=tf.zeros(channels),
-        mean=tf.zeros(0),
-        variance=tf.zeros(0),
+        # Of NumPy, here and below, where TensorFlow would build operations.
+        scale=np.ones(channels, np.float32),
+        offset=np.zeros(channels, np.float32),
+        mean=np.zeros(0, np.float32),
+        variance=np.zeros(0, np.float32),
         epsilon=STANDARDIZATION_EPSILON,
         is_training=True,
     )
-    return tf.reshape(normalised, kernel.shape)
+    return tf.reshape(normalised, kernel.shape), *statistics
 
 
-_standardize_shared = _shared(_standardize_as_a_batch)
+@_shared
+def _batch_normalised_gradient(upstream, kernel, *statistics):
+    channels = kernel.shape[-1]
+    names = "reserve_space_1", "reserve_space_2", "reserve_space_3"
+    of_kernel, *_ = tf.raw_ops.FusedBatchNormGradV3(
+        y_backprop=tf.reshape(upstream, (1, 1, -1, channels)),
+        x=tf.reshape(kernel, (1, 1, -1, channels)),
+        scale=np.ones(channels, np.float32),
+        epsilon=STANDARDIZATION_EPSILON,
+        is_training=True,
+        **dict(zip(names, statistics, strict=True)),
+    )
+    return tf.reshape(of_kernel, kernel.shape)
 
 
 def convolve(images: tf.Tensor, kernel: tf.Tensor, strides: int) -> tf.Tensor:
@@ -254,7 +290,7 @@ def norm_relu_convolve(
 def _normalise(x, gamma, beta, groups, epsilon, relu, *, sums):
     """Returns what was asked for, and mean and 1 / deviation, (B, 1, C)."""
     flat = _float32_or_wider(_flat(x))
-    pixels = tf.cast(tf.shape(flat)[1], flat.dtype)
+    pixels = tf.cast(_pixels(flat), flat.dtype)
     mean = _of_groups(sums(flat) / pixels, groups)
     squares = tf.math.squared_difference(flat, mean)
     variance = _of_groups(sums(squares) / pixels, groups)
@@ -283,7 +319,7 @@ def _gradients(upstream, x, gamma, beta, mean, inverse, groups, relu, *, sums):
     if relu:
         is_positive = flat * scale + (beta - mean * scale) > 0
         u = tf.where(is_positive, u, tf.zeros((), u.dtype))
-    pixels = tf.cast(tf.shape(flat)[1], flat.dtype)
+    pixels = tf.cast(_pixels(flat), flat.dtype)
     centred = flat - mean
     of_beta = sums(u)  # (B, 1, C)
     of_gamma = sums(u * centred) * inverse
@@ -335,10 +371,11 @@ def _by_matrix(x):
     Of a few stretches first, which costs little: a product adds one number
     after the other, and would round twice as much as the reductions do.
     """
-    pixels = tf.shape(x)[1]
-    stretch = tf.range(pixels) * PARTIAL_SUMS // pixels
-    ones = tf.one_hot(stretch, PARTIAL_SUMS, axis=0, dtype=x.dtype)
-    return tf.reduce_sum(tf.matmul(ones[None], x), 1, keepdims=True)
+    pixels = _pixels(x)
+    every = tf.range if tf.is_tensor(pixels) else np.arange
+    stretch = every(pixels)[None] * PARTIAL_SUMS // pixels
+    ones = tf.one_hot(stretch, PARTIAL_SUMS, axis=1, dtype=x.dtype)
+    return tf.reduce_sum(tf.matmul(ones, x), 1, keepdims=True)
 
 
 def _by_reduction(x):
@@ -367,11 +404,9 @@ class _Way:
 
 _PLAIN = _Way.made(lambda function: function, _by_reduction)
 _DIRECT = _Way.made(lambda function: function, _by_matrix)
-# Traced once per shape, not at each of the fifty places that have it.
+# Not traced at each of the fifty places that have a shape.
 _SHARED = _Way.made(_shared, _by_matrix)
-_FUSED = _Way.made(
-    functools.partial(_shared, jit_compile=True), _by_reduction, is_fused=True
-)
+_FUSED = _Way.made(ahead.Compiled, _by_reduction, is_fused=True)
 
 
 def _way(x) -> _Way:
@@ -404,6 +439,11 @@ def _flat(x):
         return tf.reshape(x, (batch, -1, channels))
     size = tf.shape(x)
     return tf.reshape(x, (size[0], size[1] * size[2], channels))
+
+
+def _pixels(flat):
+    """Returns how many pixels (B, S, C) has, if possible as a number."""
+    return flat.shape[1] or tf.shape(flat)[1]
 
 
 def _like(values, x):

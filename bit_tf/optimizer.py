@@ -111,6 +111,7 @@ class Momentum(keras.optimizers.Optimizer):
         self.averages: list[keras.Variable] = []
         self.starts: list[keras.Variable] = []
         self.hold: tf.Tensor | None = None
+        self._numbers = {}
 
     def build(self, variables):
         if self.built:
@@ -144,33 +145,28 @@ class Momentum(keras.optimizers.Optimizer):
             return rate
         return tf.where(self.hold, tf.constant(float("nan"), rate.dtype), rate)
 
+    def apply(self, grads, trainable_variables=None):
+        self._numbers = {}
+        super().apply(grads, trainable_variables)
+
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         velocity = self.velocities[index].value
-
-        def constant(value):
-            return tf.constant(value, variable.dtype)
-
-        rate = tf.cast(learning_rate, variable.dtype)
+        update, rate, momentum, kept = self._alike_for_all(
+            learning_rate, variable.dtype
+        )
         gradient = tf.cast(gradient, variable.dtype)
-        momentum, kept = constant(self.momentum), constant(self.ema_decay)
-        pull = constant(self.decay if self._decayed[index] else 0.0)
-        if self.decay and self.weight_decay_kind == "l2":
-            gradient = gradient + pull * self._excess(variable, index)
-        if self.hold is not None:
-            # Numbers that change nothing, to the last bit: the velocity
-            # becomes 0 * velocity + velocity. This selection, unlike
-            # `tf.where`, does not copy what it selects.
-            update = tf.math.is_finite(rate)
+        decay = self.decay if self._decayed[index] else 0.0
+        if decay and self.weight_decay_kind == "l2":
+            gradient = gradient + decay * self._excess(variable, index)
+        if update is not None:
+            # This selection, unlike `tf.where`, does not copy what it selects.
             gradient = tf.raw_ops.Select(
                 condition=update, x=gradient, y=tf.convert_to_tensor(velocity)
             )
-            momentum = tf.where(update, momentum, constant(0.0))
-            rate = tf.where(update, rate, constant(0.0))
-            kept = tf.where(update, kept, constant(1.0))
-        if self.decay and self.weight_decay_kind == "decoupled":
+        if decay and self.weight_decay_kind == "decoupled":
             # Of the weight before the step, as the gradient is.
-            decayed = rate / constant(self.base_lr) * pull
+            decayed = rate / self.base_lr * decay
             self.assign_sub(variable, decayed * self._excess(variable, index))
         # One pass over the numbers instead of six.
         tf.raw_ops.ResourceApplyMomentum(
@@ -183,6 +179,35 @@ class Momentum(keras.optimizers.Optimizer):
         if self.ema_decay:
             average = self.averages[index]
             self.assign(average, kept * average + (1 - kept) * variable)
+
+    def _alike_for_all(self, learning_rate, dtype):
+        """Returns what a device's variables of a dtype share in an update.
+
+        Made once: a graph with some operations for each of a network's
+        variables takes longer to build.
+
+        Returns:
+            Whether to update, None for always; the rate, the momentum, and the
+            share that an average keeps. Where nothing is updated they change
+            nothing, to the last bit: the gradient is to be the velocity, which
+            becomes 0 * velocity + velocity.
+        """
+        # A device has a rate of its own.
+        key = id(learning_rate), dtype
+        if key not in self._numbers:
+            rate = tf.cast(learning_rate, dtype)
+            momentum, kept, none, all_of_it = (
+                tf.constant(value, dtype)
+                for value in (self.momentum, self.ema_decay, 0.0, 1.0)
+            )
+            update = None
+            if self.hold is not None:
+                update = tf.math.is_finite(rate)
+                momentum = tf.where(update, momentum, none)
+                rate = tf.where(update, rate, none)
+                kept = tf.where(update, kept, all_of_it)
+            self._numbers[key] = update, rate, momentum, kept
+        return self._numbers[key]
 
     def _excess(self, variable, index):
         """Returns what decay pulls at."""

@@ -23,7 +23,6 @@ from bit_tf import optimizer as optimizer_lib
 from bit_tf import outcomes
 from bit_tf import progress as progress_lib
 from bit_tf import recipe as recipe_lib
-from bit_tf import report
 from bit_tf import resnet_v2
 from bit_tf import saved_model
 from bit_tf import starting
@@ -210,6 +209,9 @@ def run(
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         _name_the_image(error, train, evaluation)
         raise
+    # It draws, and what draws takes its time to load: not at the start.
+    from bit_tf import report
+
     seconds = time.monotonic() - started
     final = latest[recipe.total_steps]
     if is_chief:
@@ -278,6 +280,8 @@ def _leave(
     command: str,
 ) -> None:
     """Writes evaluation, SavedModel and report."""
+    from bit_tf import report
+
     workdir_lib.write_text(
         workdir.evaluation,
         json.dumps(

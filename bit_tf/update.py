@@ -308,8 +308,10 @@ def of_replica(
             # A power of two, which divides without rounding.
             gradients = [g / tf.cast(loss_scale, g.dtype) for g in gradients]
         # A sum is finite only if all of it is, and reads each number once.
-        sums = [tf.cast(tf.reduce_sum(g), tf.float64) for g in gradients]
-        finite = tf.reduce_all(tf.math.is_finite(tf.stack([loss, *sums])))
+        sums = tf.stack([tf.reduce_sum(g) for g in gradients])
+        finite = tf.math.is_finite(loss) & tf.reduce_all(
+            tf.math.is_finite(sums)
+        )
         # One replica's trouble is everybody's: all hold back or none does.
         troubled = replica.all_reduce("SUM", tf.cast(~finite, tf.float32))
         if clip_norm:

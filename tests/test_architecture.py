@@ -14,8 +14,8 @@ FLOORS = {
     "execution interruption cluster rendezvous probes labelling catalogue "
     "search metrics outcomes imbalance model_card patience cells "
     "neighbours",
-    1: "layers blocks resnet_v2 folding alternatives formulations losses "
-    "preprocessing mixup optimizer distribution workdir events decoding "
+    1: "layers blocks resnet_v2 folding alternatives formulations ahead "
+    "losses preprocessing mixup optimizer distribution workdir events decoding "
     "image_file scan duplicates pages beside folder rows listing arrays "
     "archives encoded npz_file h5_file h5_weights safetensors_file "
     "torch_weights weights_file download ledger serving warmup ordering",

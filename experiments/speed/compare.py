@@ -7,6 +7,9 @@ same weights, the same images and the same number of threads. A round lets each
 work once; the figures are medians over rounds of the ratio to the first. What
 other processes took of the machine meanwhile is told of each round. No ratio
 is given to whoever's logits are not those of the first.
+
+"start" is from the start of a process to the end of its first update: in each
+round a process of its own.
 """
 
 import argparse
@@ -28,6 +31,7 @@ CLASSES = 1000
 WORK = (
     *("infer:1:224", "infer:8:224", "infer:32:224"),
     *("train:8:128", "train:16:128", "train:4:480"),
+    "start:8:128",
 )
 # The first is what the others are compared with.
 CONTENDERS = {
@@ -39,6 +43,7 @@ CONTENDERS = {
         *("timm_eager", "timm_channels_last", "timm_compiled"),
         *("transformers", "keras_naive", "bit_tf"),
     ),
+    "start": ("keras_naive", "bit_tf"),
 }
 # Of the largest logit: rounding, and timm's epsilon of 1e-8.
 TOLERANCE = 2e-3
@@ -109,6 +114,7 @@ class Contender:
 
     def __init__(self, name, work, directory, threads):
         self.name = name
+        begun = time.monotonic()
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-W", "ignore", str(CONTENDER)),
@@ -119,6 +125,9 @@ class Contender:
             text=True,
             env=environment(name, threads),
         )
+        if work.startswith("start"):
+            answer = self._answer()
+            self.first_update = {"seconds": time.monotonic() - begun, **answer}
         # Waited for before the next is started, so that none disturbs another.
         self.started = self._answer()
 
@@ -133,6 +142,10 @@ class Contender:
             raise SystemExit(f"{self.name} ended")
         return json.loads(line)
 
+    def logits(self, directory):
+        self.ask(f"logits {directory / 'logits.npy'}")
+        return np.load(directory / "logits.npy")
+
     def end(self):
         self._process.kill()
         self._process.wait()
@@ -140,29 +153,16 @@ class Contender:
 
 def compare(names, work, directory, rounds, threads):
     """Yields a row per contender."""
-    with contextlib.ExitStack() as stack:
-        contenders = []
-        for name in names:
-            contenders.append(Contender(name, work, directory, threads))
-            stack.callback(contenders[-1].end)
-        logits = []
-        for contender in contenders:
-            contender.ask(f"logits {directory / 'logits.npy'}")
-            logits.append(np.load(directory / "logits.npy"))
-        found = {name: [] for name in names}
-        others = []
-        for _ in range(rounds):
-            before = busy()
-            for contender in contenders:
-                found[contender.name].append(contender.ask("run"))
-            others.append(busy_with_others(before, found))
+    measure = starts if work.startswith("start") else calls
+    found, contenders, logits, others = measure(
+        names, work, directory, rounds, threads
+    )
     first = [answer["seconds"] for answer in found[names[0]]]
-    for name, contender, its_logits in zip(
-        names, contenders, logits, strict=True
-    ):
+    largest = np.abs(logits[names[0]]).max()
+    for name, contender in contenders.items():
         seconds = [answer["seconds"] for answer in found[name]]
         difference = float(
-            np.abs(its_logits - logits[0]).max() / np.abs(logits[0]).max()
+            np.abs(logits[name] - logits[names[0]]).max() / largest
         )
         row = {
             "work": work,
@@ -174,7 +174,7 @@ def compare(names, work, directory, rounds, threads):
             "first_s": contender.started["first"],
             "rounds": rounds,
             "threads": threads,
-            "others_busy": max(others),
+            "others_busy": max(others, default=None),
             "processor": processor(),
         }
         if difference < TOLERANCE:
@@ -186,6 +186,37 @@ def compare(names, work, directory, rounds, threads):
                 "peak_ratio": row["peak_mb"] / found[names[0]][-1]["peak_mb"],
             }
         yield row
+
+
+def calls(names, work, directory, rounds, threads):
+    """Times processes that stay; returns all by name, and others' share."""
+    contenders = {}
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            contenders[name] = Contender(name, work, directory, threads)
+            stack.callback(contenders[name].end)
+        logits = {n: c.logits(directory) for n, c in contenders.items()}
+        found = {name: [] for name in names}
+        others = []
+        for _ in range(rounds):
+            before = busy()
+            for name, contender in contenders.items():
+                found[name].append(contender.ask("run"))
+            others.append(busy_with_others(before, found))
+    return found, contenders, logits, others
+
+
+def starts(names, work, directory, rounds, threads):
+    """Times processes until their first update; returns what `calls` does."""
+    contenders, logits = {}, {}
+    found = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            contenders[name] = Contender(name, work, directory, threads)
+            found[name].append(contenders[name].first_update)
+            logits[name] = contenders[name].logits(directory)
+            contenders[name].end()
+    return found, contenders, logits, []
 
 
 def busy() -> tuple[float, float]:

@@ -2,11 +2,12 @@
 
 python contender.py NAME WORK DIRECTORY
 
-NAME is a key of CONTENDERS and WORK is "infer:BATCH:SIDE" or
-"train:BATCH:SIDE". DIRECTORY holds weights.npz, weights.safetensors,
-images.npy (BATCH, SIDE, SIDE, 3) float32 in [-1, 1], labels.npy, and for the
-exported form inference/. The process answers lines on stdin with lines of
-JSON: "logits FILE" writes the logits, "run" works once, "end" ends.
+NAME is a key of CONTENDERS and WORK is "infer:BATCH:SIDE", "train:BATCH:SIDE",
+or "start:BATCH:SIDE", whose first update comes before all else. DIRECTORY
+holds weights.npz, weights.safetensors, in_order.npz, images.npy (BATCH, SIDE,
+SIDE, 3) float32 in [-1, 1], labels.npy, and for the exported form inference/.
+The process answers lines on stdin with lines of JSON: "logits FILE" writes the
+logits, "run" works once, "end" ends.
 """
 
 import importlib
@@ -32,6 +33,8 @@ class Work:
         self.kind, batch, side = text.split(":")
         self.batch, self.side = int(batch), int(side)
         self.directory = directory
+        # Logits that come after the first update are still to be compared.
+        self.rate = 0.0 if self.kind == "start" else RATE
         self.images = np.load(directory / "images.npy")
         self.labels = np.load(directory / "labels.npy")
 
@@ -73,7 +76,7 @@ def _bit_tf_update(work, model):
     tf.config.optimizer.set_experimental_options(
         dict.fromkeys(training.USELESS_REWRITES, False)
     )
-    optimizer = optimizer_lib.Momentum(RATE, momentum=MOMENTUM)
+    optimizer = optimizer_lib.Momentum(work.rate, momentum=MOMENTUM)
     optimizer.build(model.trainable_variables)
     steps = update.compiled(
         model,
@@ -94,7 +97,7 @@ def _tensorflow(work, model, update, tf):
     def predict(images):
         return model(images, training=False)
 
-    if work.kind == "train":
+    if work.kind != "infer":
         # Logits first: afterwards the weights are others.
         once = update()
         return (lambda: model(images, training=False).numpy()), once
@@ -146,10 +149,11 @@ def keras_naive(work):
     model = resnet_v2.build(
         "R50x1", CLASSES, seed=None, norm=Norm, convolution=Conv
     )
-    model.set_weights(_network(work).get_weights())
+    in_order = np.load(work.directory / "in_order.npz")
+    model.set_weights([in_order[name] for name in in_order.files])
 
     def update():
-        optimizer = keras.optimizers.SGD(RATE, momentum=MOMENTUM)
+        optimizer = keras.optimizers.SGD(work.rate, momentum=MOMENTUM)
         optimizer.build(model.trainable_variables)
         images, labels = tf.constant(work.images), tf.constant(work.labels)
 
@@ -194,7 +198,7 @@ def _torch(work, model, *, channels_last=False, compiled=False):
     if work.kind == "infer":
         model.eval()
         return logits, logits
-    sgd = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
+    sgd = torch.optim.SGD(model.parameters(), lr=work.rate, momentum=MOMENTUM)
     model.train()
 
     def step():
@@ -266,12 +270,24 @@ def _import_tensorflow():
         importlib.import_module("keras")
 
 
+def _used(since: float = 0.0) -> dict:
+    """Returns seconds of cores, and the most memory there was."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "total_cpu_seconds": time.process_time() - since,
+        "peak_mb": used.ru_maxrss / 1024,
+    }
+
+
 def main(name: str, work: str, directory: str) -> None:
     started = time.monotonic()
     if name in (*BIT_TF, "keras_naive"):
         _import_tensorflow()
     work = Work(work, pathlib.Path(directory))
     logits, once = CONTENDERS[name](work)
+    if work.kind == "start":
+        once()
+        print(json.dumps(_used()), flush=True)
     found = np.asarray(logits())
     ready = time.monotonic() - started
     begun = time.monotonic()
@@ -290,12 +306,8 @@ def main(name: str, work: str, directory: str) -> None:
             begun, cpu = time.monotonic(), time.process_time()
             for _ in range(repeats):
                 once()
-            answer = {
-                "seconds": (time.monotonic() - begun) / repeats,
-                "total_cpu_seconds": time.process_time() - cpu,
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                / 1024,
-            }
+            seconds = (time.monotonic() - begun) / repeats
+            answer = {"seconds": seconds, **_used(since=cpu)}
             print(json.dumps(answer), flush=True)
         else:
             break

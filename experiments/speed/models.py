@@ -26,6 +26,8 @@ def main(directory: str, *forms: str) -> None:
     head.assign(np.random.default_rng(0).normal(size=head.shape) * 0.1)
     for name in ("weights.npz", "weights.safetensors", "transformers"):
         weights.save(directory / name, model)
+    # For networks of the same order whose tensors have other names.
+    np.savez(directory / "in_order.npz", *model.get_weights())
     subject = exportable.Exportable(
         model=model,
         class_names=[f"class {i}" for i in range(CLASSES)],
