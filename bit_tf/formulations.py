@@ -26,6 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from bit_tf import ahead
+from bit_tf import normalisation
 
 FORMULATIONS = ("cpu", "portable", "plain")
 # Added to the variance. It is zero in float16, hence the float32 below.
@@ -33,7 +34,6 @@ STANDARDIZATION_EPSILON = 1e-10
 # Elements (1 MB in float32) from which a tensor no longer stays in a cache
 # between two operations. Compiling a shape takes some 0.2 s.
 FUSED_ELEMENTS = 2**18
-PARTIAL_SUMS = 4
 
 _chosen = contextvars.ContextVar("formulation", default=None)
 
@@ -98,7 +98,7 @@ def standardize(kernel: tf.Tensor) -> tf.Tensor:
         the biased variance over height, width and in (Qiao et al.,
         arXiv 1903.10520; epsilon as in the released models).
     """
-    kernel = _float32_or_wider(kernel)
+    kernel = normalisation.float32_or_wider(kernel)
     if chosen() != "cpu" or kernel.dtype != tf.float32:
         centred = kernel - tf.reduce_mean(kernel, (0, 1, 2), keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), (0, 1, 2), keepdims=True)
@@ -162,7 +162,7 @@ def convolve(images: tf.Tensor, kernel: tf.Tensor, strides: int) -> tf.Tensor:
     if _is_matrix(kernel, strides) and chosen() != "plain":
         flat = tf.reshape(images, (-1, kernel.shape[2]))
         products = flat @ tf.reshape(kernel, kernel.shape[2:])
-        return _like(products, images)
+        return normalisation.like(products, images)
     # At stride 1 "same" is this very padding, and the faster kernels.
     if strides == 1:
         return tf.nn.conv2d(images, kernel, 1, "SAME")
@@ -287,54 +287,6 @@ def norm_relu_convolve(
     return unit(x, *map(tf.convert_to_tensor, (gamma, beta, *kernels)))
 
 
-def _normalise(x, gamma, beta, groups, epsilon, relu, *, sums):
-    """Returns what was asked for, and mean and 1 / deviation, (B, 1, C)."""
-    flat = _float32_or_wider(_flat(x))
-    pixels = tf.cast(_pixels(flat), flat.dtype)
-    mean = _of_groups(sums(flat) / pixels, groups)
-    squares = tf.math.squared_difference(flat, mean)
-    variance = _of_groups(sums(squares) / pixels, groups)
-    inverse = tf.math.rsqrt(variance + epsilon)
-    return _apply(x, gamma, beta, mean, inverse, relu), mean, inverse
-
-
-def _apply(x, gamma, beta, mean, inverse, relu):
-    """Returns what `_normalise` does, given the statistics."""
-    scale = inverse * gamma
-    y = _float32_or_wider(_flat(x)) * scale + (beta - mean * scale)
-    if relu:
-        y = tf.nn.relu(y)
-    return _like(tf.cast(y, x.dtype), x)
-
-
-def _gradients(upstream, x, gamma, beta, mean, inverse, groups, relu, *, sums):
-    """Returns the gradients of x, gamma and beta.
-
-    With n = (x - mean) * inverse and <> the mean over a group, that of x is
-    inverse * (gamma u - <gamma u> - n <gamma u n>).
-    """
-    u = _float32_or_wider(_flat(upstream))
-    flat = _float32_or_wider(_flat(x))
-    scale = inverse * gamma
-    if relu:
-        is_positive = flat * scale + (beta - mean * scale) > 0
-        u = tf.where(is_positive, u, tf.zeros((), u.dtype))
-    pixels = tf.cast(_pixels(flat), flat.dtype)
-    centred = flat - mean
-    of_beta = sums(u)  # (B, 1, C)
-    of_gamma = sums(u * centred) * inverse
-    mean_u = _of_groups(gamma * of_beta / pixels, groups)
-    mean_un = _of_groups(gamma * of_gamma / pixels, groups)
-    of_x = u * scale - (
-        centred * (tf.square(inverse) * mean_un) + inverse * mean_u
-    )
-    return (
-        _like(tf.cast(of_x, x.dtype), x),
-        tf.reduce_sum(of_gamma, (0, 1)),
-        tf.reduce_sum(of_beta, (0, 1)),
-    )
-
-
 def _convolution_gradients(images, kernel, strides, upstream):
     """Returns the gradients of `convolve`'s images and kernel."""
     if _is_matrix(kernel, strides):
@@ -365,27 +317,9 @@ def _convolution_gradients(images, kernel, strides, upstream):
     )
 
 
-def _by_matrix(x):
-    """(B, S, C) -> (B, 1, C) sums, faster than TensorFlow's reductions.
-
-    Of a few stretches first, which costs little: a product adds one number
-    after the other, and would round twice as much as the reductions do.
-    """
-    pixels = _pixels(x)
-    every = tf.range if tf.is_tensor(pixels) else np.arange
-    stretch = every(pixels)[None] * PARTIAL_SUMS // pixels
-    ones = tf.one_hot(stretch, PARTIAL_SUMS, axis=1, dtype=x.dtype)
-    return tf.reduce_sum(tf.matmul(ones, x), 1, keepdims=True)
-
-
-def _by_reduction(x):
-    """(B, S, C) -> (B, 1, C) sums, which compilers fuse."""
-    return tf.reduce_sum(x, 1, keepdims=True)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Way:
-    """Functions for a tensor: `_normalise`, `_apply` and `_gradients`."""
+    """Functions of `normalisation` for a tensor."""
 
     normalise: Callable
     apply: Callable
@@ -395,18 +329,18 @@ class _Way:
     @classmethod
     def made(cls, wrap, sums, **kwargs):
         return cls(
-            wrap(functools.partial(_normalise, sums=sums)),
-            wrap(_apply),
-            wrap(functools.partial(_gradients, sums=sums)),
+            wrap(functools.partial(normalisation.normalise, sums=sums)),
+            wrap(normalisation.apply),
+            wrap(functools.partial(normalisation.gradients, sums=sums)),
             **kwargs,
         )
 
 
-_PLAIN = _Way.made(lambda function: function, _by_reduction)
-_DIRECT = _Way.made(lambda function: function, _by_matrix)
+_PLAIN = _Way.made(lambda function: function, normalisation.by_reduction)
+_DIRECT = _Way.made(lambda function: function, normalisation.by_matrix)
 # Not traced at each of the fifty places that have a shape.
-_SHARED = _Way.made(_shared, _by_matrix)
-_FUSED = _Way.made(ahead.Compiled, _by_reduction, is_fused=True)
+_SHARED = _Way.made(_shared, normalisation.by_matrix)
+_FUSED = _Way.made(ahead.Compiled, normalisation.by_reduction, is_fused=True)
 
 
 def _way(x) -> _Way:
@@ -419,44 +353,6 @@ def _way(x) -> _Way:
     return _FUSED if size and size >= FUSED_ELEMENTS else _SHARED
 
 
-def _of_groups(means, groups):
-    """(B, 1, C) means of channels -> means of their groups, for each."""
-    channels = means.shape[-1]
-    size = channels // groups
-    means = tf.reshape(means, (-1, 1, groups, size))
-    means = tf.reduce_mean(means, 3, keepdims=True)
-    return tf.reshape(
-        means + tf.zeros((1, 1, 1, size), means.dtype), (-1, 1, channels)
-    )
-
-
-def _flat(x):
-    """(B, H, W, C) -> (B, H * W, C)."""
-    batch, height, width, channels = x.shape
-    if height and width:
-        return tf.reshape(x, (-1, height * width, channels))
-    if batch:
-        return tf.reshape(x, (batch, -1, channels))
-    size = tf.shape(x)
-    return tf.reshape(x, (size[0], size[1] * size[2], channels))
-
-
-def _pixels(flat):
-    """Returns how many pixels (B, S, C) has, if possible as a number."""
-    return flat.shape[1] or tf.shape(flat)[1]
-
-
-def _like(values, x):
-    """Returns the values as (B, H, W, their channels), as `x` has B, H, W."""
-    channels = values.shape[-1]
-    shape = x.shape[:3]
-    if shape.rank and shape.as_list().count(None) > 1:
-        return tf.reshape(values, tf.concat([tf.shape(x)[:3], [channels]], 0))
-    return tf.reshape(
-        values, [-1 if n is None else n for n in shape] + [channels]
-    )
-
-
 def _is_matrix(kernel, strides) -> bool:
     """Returns whether the convolution is a multiplication of matrices."""
     return kernel.shape[0] == 1 and strides == 1
@@ -464,7 +360,3 @@ def _is_matrix(kernel, strides) -> bool:
 
 def _padding(pad):
     return ((0, 0), (pad, pad), (pad, pad), (0, 0))
-
-
-def _float32_or_wider(x):
-    return tf.cast(x, tf.float64 if x.dtype == tf.float64 else tf.float32)

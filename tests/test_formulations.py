@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from bit_tf import formulations
+from bit_tf import normalisation
 from tests import agreement
 
 GROUPS = 8
@@ -202,8 +203,8 @@ def test_sums_by_a_product_round_no_more_than_reductions():
         return np.sqrt(np.mean((found.numpy() - exact) ** 2))
 
     # One product of all pixels is 3 times as far off.
-    reduced = error(formulations._by_reduction)
-    assert error(formulations._by_matrix) <= 1.4 * reduced
+    reduced = error(normalisation.by_reduction)
+    assert error(normalisation.by_matrix) <= 1.4 * reduced
 
 
 def test_shapes_that_are_not_known_are_those_that_come():
