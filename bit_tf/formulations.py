@@ -103,7 +103,9 @@ def standardize(kernel: tf.Tensor) -> tf.Tensor:
         centred = kernel - tf.reduce_mean(kernel, (0, 1, 2), keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), (0, 1, 2), keepdims=True)
         return centred * tf.math.rsqrt(variance + STANDARDIZATION_EPSILON)
-    return _standardize_as_a_batch(kernel)
+    # The gradient is that of the numbers that were read, whatever a variable
+    # holds by then.
+    return _standardize_as_a_batch(tf.convert_to_tensor(kernel))
 
 
 @tf.custom_gradient

@@ -192,7 +192,7 @@ class Momentum(keras.optimizers.Optimizer):
             nothing, to the last bit: the gradient is to be the velocity, which
             becomes 0 * velocity + velocity.
         """
-        # A device has a rate of its own.
+        # Each device has one of its own, where the rate is not a constant.
         key = id(learning_rate), dtype
         if key not in self._numbers:
             rate = tf.cast(learning_rate, dtype)

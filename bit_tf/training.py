@@ -209,9 +209,6 @@ def run(
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         _name_the_image(error, train, evaluation)
         raise
-    # It draws, and what draws takes its time to load: not at the start.
-    from bit_tf import report
-
     seconds = time.monotonic() - started
     final = latest[recipe.total_steps]
     if is_chief:
@@ -226,6 +223,9 @@ def run(
             others=others,
             command=command,
         )
+    # It draws, and what draws takes its time to load: not at the start.
+    from bit_tf import report
+
     # Who ends first would be missed by those who still write.
     distribution.barrier(strategy)
     log(f"training and evaluation took {progress_lib.duration(seconds)}")
@@ -280,8 +280,6 @@ def _leave(
     command: str,
 ) -> None:
     """Writes evaluation, SavedModel and report."""
-    from bit_tf import report
-
     workdir_lib.write_text(
         workdir.evaluation,
         json.dumps(
@@ -295,6 +293,8 @@ def _leave(
     )
     if export:
         saved_model.write(workdir.saved_model, exportable.of_run(workdir))
+    from bit_tf import report
+
     report.write(
         workdir.report,
         recipe=recipe,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from bit_tf import ahead
 from bit_tf import formulations
 from bit_tf import losses
 from bit_tf import optimizer as optimizer_lib
@@ -298,12 +299,10 @@ def of_replica(
             compute = tf.function(
                 forward_backward, jit_compile=True, autograph=False
             )
-        if parts == 1:
+        if parts > 1:
+            compute = functools.partial(in_parts, compute)
+        with _compiling_ahead(jit_compile):
             loss, correct, gradients = compute(images, labels, kept, loss_scale)
-        else:
-            loss, correct, gradients = in_parts(
-                compute, images, labels, kept, loss_scale
-            )
         if loss_scaling:
             # A power of two, which divides without rounding.
             gradients = [g / tf.cast(loss_scale, g.dtype) for g in gradients]
@@ -325,6 +324,14 @@ def of_replica(
         )
 
     return step
+
+
+def _compiling_ahead(jit_compile: bool):
+    """Returns `ahead.while_traced` where that is of use."""
+    devices = tf.distribute.get_strategy().extended.worker_devices
+    if jit_compile or len(devices) > 1:
+        return contextlib.nullcontext()
+    return ahead.while_traced(devices[0])
 
 
 def _logits(model: keras.Model, images, kept):

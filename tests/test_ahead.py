@@ -11,16 +11,54 @@ from bit_tf import ahead
 
 # A graph that calls it is traced, and XLA writes down what it compiles.
 TRACED = """
-import sys
+import threading
 import tensorflow as tf
 from bit_tf import ahead
 
+strategy = tf.distribute.OneDeviceStrategy("CPU:0")
 double = ahead.Compiled(lambda x, factor: x * factor)
-graph = tf.function(lambda x: double(x, 2.0), autograph=False)
-graph = graph.get_concrete_function(tf.TensorSpec((8, 4)))
-ahead._thread().shutdown(wait=True)
-print(sys.argv[1])
+step = lambda x: strategy.run(double, args=(x, 2.0))
+graph = tf.function(step, autograph=False)
+with ahead.while_traced(strategy.extended.worker_devices[0]):
+    graph.get_concrete_function(tf.TensorSpec((8, 4)))
+for thread in threading.enumerate():
+    if thread.name.startswith("ahead"):
+        thread.join()
 """
+CALLED = """
+assert (graph(tf.ones((8, 4))).numpy() == 2).all()
+"""
+# Whoever is interrupted waits for one of them.
+INTERRUPTED = """
+import tensorflow as tf
+from bit_tf import ahead
+
+double = ahead.Compiled(lambda x: 2 * x)
+try:
+    with ahead.while_traced("CPU:0"):
+        for size in range(1, 200):
+            tf.function(double).get_concrete_function(tf.TensorSpec((size,)))
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    pass
+"""
+# Python has begun to end when the other thread traces.
+ENDED = """
+import threading
+import tensorflow as tf
+from bit_tf import ahead
+
+def compute():
+    threading.main_thread().join()
+    with ahead.while_traced("CPU:0"):
+        double = tf.function(ahead.Compiled(lambda x: 2 * x), autograph=False)
+        print(float(double(tf.constant(3.0))))
+
+threading.Thread(target=compute).start()
+"""
+needs_two_cores = pytest.mark.skipif(
+    not ahead._has_idle_core(), reason="there is one core"
+)
 
 
 class Recorder:
@@ -34,11 +72,11 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder(monkeypatch):
+def recorder():
     found = Recorder()
-    monkeypatch.setattr(ahead, "_thread", lambda: found)
-    monkeypatch.setattr(ahead, "_has_idle_core", lambda: True)
-    return found
+    token = ahead._helper.set((found, "CPU:0"))
+    yield found
+    ahead._helper.reset(token)
 
 
 def traced(function, *shapes):
@@ -48,23 +86,36 @@ def traced(function, *shapes):
 
 
 def compiled_modules(directory: pathlib.Path, code: str) -> int:
-    subprocess.run(
-        [sys.executable, "-c", code, "said"],
-        check=True,
-        env={
-            **os.environ,
-            "XLA_FLAGS": f"--xla_dump_to={directory} --xla_dump_hlo_as_text",
-        },
-    )
+    dump = f"--xla_dump_to={directory} --xla_dump_hlo_as_text"
+    run(code, XLA_FLAGS=dump)
     return len(list(directory.glob("*before_optimizations.txt")))
 
 
-@pytest.mark.skipif(not ahead._has_idle_core(), reason="there is one core")
-@pytest.mark.parametrize(
-    "afterwards", ["", "graph(tf.ones((8, 4)))"], ids=["traced", "called"]
-)
-def test_it_is_compiled_once_and_before_it_is_called(tmp_path, afterwards):
-    assert compiled_modules(tmp_path, TRACED + afterwards) == 1
+def run(code: str, **environment) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
+    ).stdout
+
+
+@needs_two_cores
+@pytest.mark.parametrize("code", [TRACED, TRACED + CALLED])
+def test_it_is_compiled_once_and_before_it_is_called(tmp_path, code):
+    assert compiled_modules(tmp_path, code) == 1
+
+
+@needs_two_cores
+def test_who_is_interrupted_does_not_wait_for_the_rest(tmp_path):
+    assert compiled_modules(tmp_path, INTERRUPTED) < 150
+
+
+@needs_two_cores
+def test_python_that_ends_is_asked_for_no_thread():
+    assert run(ENDED) == "6.0\n"
 
 
 def test_the_result_is_that_of_the_function(recorder):
@@ -95,16 +146,26 @@ def test_what_is_large_or_has_no_size_yet_waits(recorder, monkeypatch):
     assert len(recorder.asked) == 1
 
 
-def test_one_core_has_no_time_for_it(recorder, monkeypatch):
-    monkeypatch.setattr(ahead, "_has_idle_core", lambda: False)
+def test_nothing_is_asked_for_outside(recorder):
+    ahead._helper.set(None)
     traced(ahead.Compiled(lambda x: 2 * x), (8, 4))
     assert not recorder.asked
 
 
-def test_an_error_in_the_thread_is_nobodys():
-    # XLA has no such operation, which the one who calls the graph is told.
+def test_one_core_has_no_time_for_it(monkeypatch):
+    monkeypatch.setattr(ahead, "_has_idle_core", lambda: False)
+    with ahead.while_traced("CPU:0"):
+        assert ahead._helper.get() is None
+
+
+def test_an_error_is_told_to_who_calls_the_graph(recorder):
+    # XLA has no such operation.
     function = ahead.Compiled(lambda x: tf.strings.length(tf.as_string(x)))
     graph = tf.function(function, autograph=False)
     concrete = graph.get_concrete_function(tf.TensorSpec((8, 4)))
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        concrete(tf.ones((8, 4)))
+    for compute in (
+        lambda: function._compute(*recorder.asked[0]),
+        lambda: concrete(tf.ones((8, 4))),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            compute()

@@ -192,6 +192,24 @@ def test_standardisation_and_its_gradient(formulation, mean):
         assert agreement.relative_error(a, b) < tolerance
 
 
+@pytest.mark.parametrize("name", formulations.FORMULATIONS)
+def test_its_gradient_is_that_of_the_kernel_that_was_read(name):
+    first, second, weights = np.random.default_rng(0).normal(
+        size=(3, 3, 3, 4, 8)
+    )
+
+    def gradient(kernel, later):
+        variable = tf.Variable(kernel, dtype=tf.float32)
+        with tf.GradientTape() as tape, formulations.using(name):
+            loss = tf.reduce_sum(formulations.standardize(variable) * weights)
+        variable.assign(later)
+        return tape.gradient(loss, variable).numpy()
+
+    np.testing.assert_array_equal(
+        gradient(first, second), gradient(first, first)
+    )
+
+
 def test_sums_by_a_product_round_no_more_than_reductions():
     # A mean of 100 deviations, and as many pixels as larger blocks have.
     x = np.random.default_rng(0).normal(100, size=(4, 576, 256))

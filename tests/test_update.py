@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bit_tf import ahead
 from bit_tf import distribution
+from bit_tf import losses
 from bit_tf import preprocessing
 from bit_tf import update
 from tests import cluster_ports
@@ -81,6 +83,37 @@ def test_however_divided_twenty_steps_are_the_same(one, count, kwargs):
     assert_same_twenty_steps(
         one, steps.train(strategy, rules=rules, count=20, **kwargs)
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "kwargs", "asked"),
+    [
+        (1, {}, ["/job:localhost/replica:0/task:0/device:CPU:0"]),
+        (1, {"parts": 2}, ["/job:localhost/replica:0/task:0/device:CPU:0"]),
+        # What was compiled ahead would not be found, or not be asked for.
+        (2, {}, []),
+        (1, {"jit_compile": True}, []),
+    ],
+    ids=str,
+)
+def test_loops_are_compiled_ahead_for_one_device(
+    monkeypatch, count, kwargs, asked
+):
+    found = []
+
+    def while_traced(device):
+        found.append(device)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ahead, "while_traced", while_traced)
+    monkeypatch.setattr(losses, "per_example", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        steps.train(devices(count), rules=steps.recipe(), count=1, **kwargs)
+    assert found == asked
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def test_the_twenty_steps_move_everything(one):

@@ -114,7 +114,7 @@ class Contender:
 
     def __init__(self, name, work, directory, threads):
         self.name = name
-        begun = time.monotonic()
+        before = busy()
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-W", "ignore", str(CONTENDER)),
@@ -127,7 +127,11 @@ class Contender:
         )
         if work.startswith("start"):
             answer = self._answer()
-            self.first_update = {"seconds": time.monotonic() - begun, **answer}
+            self.first_update = {
+                "seconds": time.monotonic() - before[0],
+                **answer,
+            }
+            self.others_busy = busy_with_others(before, [answer])
         # Waited for before the next is started, so that none disturbs another.
         self.started = self._answer()
 
@@ -146,7 +150,7 @@ class Contender:
         self.ask(f"logits {directory / 'logits.npy'}")
         return np.load(directory / "logits.npy")
 
-    def end(self):
+    def close(self):
         self._process.kill()
         self._process.wait()
 
@@ -170,11 +174,10 @@ def compare(names, work, directory, rounds, threads):
             "ms": 1e3 * statistics.median(seconds),
             "logit_difference": difference,
             "peak_mb": found[name][-1]["peak_mb"],
-            "ready_s": contender.started["ready"],
-            "first_s": contender.started["first"],
+            **contender.started,
             "rounds": rounds,
             "threads": threads,
-            "others_busy": max(others, default=None),
+            "others_busy": max(others),
             "processor": processor(),
         }
         if difference < TOLERANCE:
@@ -194,7 +197,7 @@ def calls(names, work, directory, rounds, threads):
     with contextlib.ExitStack() as stack:
         for name in names:
             contenders[name] = Contender(name, work, directory, threads)
-            stack.callback(contenders[name].end)
+            stack.enter_context(contextlib.closing(contenders[name]))
         logits = {n: c.logits(directory) for n, c in contenders.items()}
         found = {name: [] for name in names}
         others = []
@@ -202,7 +205,8 @@ def calls(names, work, directory, rounds, threads):
             before = busy()
             for name, contender in contenders.items():
                 found[name].append(contender.ask("run"))
-            others.append(busy_with_others(before, found))
+            last = [answers[-1] for answers in found.values()]
+            others.append(busy_with_others(before, last))
     return found, contenders, logits, others
 
 
@@ -210,13 +214,16 @@ def starts(names, work, directory, rounds, threads):
     """Times processes until their first update; returns what `calls` does."""
     contenders, logits = {}, {}
     found = {name: [] for name in names}
+    others = []
     for _ in range(rounds):
         for name in names:
-            contenders[name] = Contender(name, work, directory, threads)
-            found[name].append(contenders[name].first_update)
-            logits[name] = contenders[name].logits(directory)
-            contenders[name].end()
-    return found, contenders, logits, []
+            contender = Contender(name, work, directory, threads)
+            with contextlib.closing(contender):
+                found[name].append(contender.first_update)
+                others.append(contender.others_busy)
+                logits[name] = contender.logits(directory)
+            contenders[name] = contender
+    return found, contenders, logits, others
 
 
 def busy() -> tuple[float, float]:
@@ -227,11 +234,11 @@ def busy() -> tuple[float, float]:
     return time.monotonic(), (user + nice + system + irq + softirq) / ticks
 
 
-def busy_with_others(before, found) -> float:
-    """Returns the cores' share that none of ours took in the last round."""
+def busy_with_others(before, answers) -> float:
+    """Returns how many cores were busy since, and not with these answers."""
     now, worked = busy()
-    repeated = sum(rows[-1]["total_cpu_seconds"] for rows in found.values())
-    return max(0.0, (worked - before[1] - repeated) / (now - before[0]))
+    ours = sum(answer["total_cpu_seconds"] for answer in answers)
+    return max(0.0, (worked - before[1] - ours) / (now - before[0]))
 
 
 def processor() -> str:

@@ -270,6 +270,12 @@ def _import_tensorflow():
         importlib.import_module("keras")
 
 
+def _seconds(once) -> float:
+    begun = time.monotonic()
+    once()
+    return time.monotonic() - begun
+
+
 def _used(since: float = 0.0) -> dict:
     """Returns seconds of cores, and the most memory there was."""
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -285,18 +291,17 @@ def main(name: str, work: str, directory: str) -> None:
         _import_tensorflow()
     work = Work(work, pathlib.Path(directory))
     logits, once = CONTENDERS[name](work)
+    answer = {}
     if work.kind == "start":
         once()
         print(json.dumps(_used()), flush=True)
-    found = np.asarray(logits())
-    ready = time.monotonic() - started
-    begun = time.monotonic()
-    once()
-    first = time.monotonic() - begun
-    begun = time.monotonic()
-    once()
-    repeats = max(1, round(SECONDS / (time.monotonic() - begun)))
-    print(json.dumps({"ready": ready, "first": first}), flush=True)
+        found = np.asarray(logits())
+    else:
+        found = np.asarray(logits())
+        answer["ready_s"] = time.monotonic() - started
+        answer["first_s"] = _seconds(once)
+    repeats = max(1, round(SECONDS / _seconds(once)))
+    print(json.dumps(answer), flush=True)
     for line in sys.stdin:
         command, *given = line.split()
         if command == "logits":
