@@ -328,8 +328,10 @@ def of_replica(
 
 def _compiling_ahead(jit_compile: bool):
     """Returns `ahead.while_traced` where that is of use."""
-    devices = tf.distribute.get_strategy().extended.worker_devices
-    if jit_compile or len(devices) > 1:
+    devices = []
+    if tf.distribute.has_strategy():
+        devices = tf.distribute.get_strategy().extended.worker_devices
+    if jit_compile or len(devices) != 1:
         return contextlib.nullcontext()
     return ahead.while_traced(devices[0])
 
