@@ -57,7 +57,7 @@ def compute():
 threading.Thread(target=compute).start()
 """
 needs_two_cores = pytest.mark.skipif(
-    not ahead._has_idle_core(), reason="there is one core"
+    not ahead._has_idle_core(), reason="on one core nothing is compiled ahead"
 )
 
 
