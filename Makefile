@@ -99,6 +99,7 @@ audit: install
 benchmark: $(VENV)/.parity
 	mkdir -p runs
 	$(BIN)/python experiments/speed/compare.py > runs/peers.jsonl
+	$(BIN)/python experiments/speed/table.py runs/peers.jsonl
 
 # Against tensorflow-addons, in an environment of its own.
 legacy: install $(LEGACY_VENV)/.installed

@@ -95,6 +95,9 @@ def _assign(variable: keras.Variable, array: np.ndarray) -> None:
                 strides=[1] * array.ndim,
                 value=piece,
             )
+        # Writing a part has TensorFlow copy the variable whenever it is read
+        # or written from then on, unless it is told not to.
+        tf.raw_ops.DisableCopyOnRead(resource=target.handle)
 
 
 def save(

@@ -57,6 +57,17 @@ def test_tables_are_those_of_the_rows(script, results, page, monkeypatch):
     )
 
 
+def test_the_tables_of_the_peers_are_those_of_the_rows():
+    script = runpy.run_path(str(ROOT / "experiments" / "speed" / "table.py"))
+    lines = (script["RESULTS"] / "peers.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    processors = {row["processor"] for row in rows}
+    assert len(processors) == 2
+    for processor in processors:
+        table = script["table"](rows, processor)
+        assert table in (ROOT / "docs" / "speed.md").read_text()
+
+
 def test_the_table_of_the_curves_is_that_of_the_rows():
     experiments = ROOT / "experiments"
     script = runpy.run_path(str(experiments / "plots" / "fewshot.py"))

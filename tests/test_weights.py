@@ -261,6 +261,16 @@ def test_large_tensors_are_set_in_slices_on_all_devices(npz, monkeypatch):
             np.testing.assert_array_equal(copy, ARRAYS[variable.path])
 
 
+def test_what_was_set_in_slices_is_read_in_place(npz, monkeypatch):
+    monkeypatch.setattr(weights, "_SLICE_BYTES", 10_000)
+    network = resnet_v2.build(NAME, CLASSES)
+    weights.load(npz, network)
+    for variable in network.variables:
+        reads = [variable.value.read_value() for _ in range(2)]
+        one, two = (np.frombuffer(memoryview(r), np.uint8) for r in reads)
+        assert np.shares_memory(one, two), variable.path
+
+
 def test_what_a_keras_file_says_to_build_is_not_built(model, tmp_path):
     weights.save(tmp_path / "w.keras", model)
     import zipfile

@@ -43,7 +43,7 @@ CONTENDERS = {
         *("timm_eager", "timm_channels_last", "timm_compiled"),
         *("transformers", "keras_naive", "bit_tf"),
     ),
-    "start": ("keras_naive", "bit_tf"),
+    "start": ("keras_as_it_comes", "keras_alone", "keras_naive", "bit_tf"),
 }
 # Of the largest logit: rounding, and timm's epsilon of 1e-8.
 TOLERANCE = 2e-3
@@ -125,15 +125,12 @@ class Contender:
             text=True,
             env=environment(name, threads),
         )
-        if work.startswith("start"):
-            answer = self._answer()
-            self.first_update = {
-                "seconds": time.monotonic() - before[0],
-                **answer,
-            }
-            self.others_busy = busy_with_others(before, [answer])
         # Waited for before the next is started, so that none disturbs another.
         self.started = self._answer()
+        if work.startswith("start"):
+            seconds = time.monotonic() - before[0]
+            self.first_update = {"seconds": seconds, **self.started}
+            self.others_busy = busy_with_others(before, [self.started])
 
     def ask(self, command):
         self._process.stdin.write(command + "\n")
@@ -198,7 +195,6 @@ def calls(names, work, directory, rounds, threads):
         for name in names:
             contenders[name] = Contender(name, work, directory, threads)
             stack.enter_context(contextlib.closing(contenders[name]))
-        logits = {n: c.logits(directory) for n, c in contenders.items()}
         found = {name: [] for name in names}
         others = []
         for _ in range(rounds):
@@ -207,6 +203,7 @@ def calls(names, work, directory, rounds, threads):
                 found[name].append(contender.ask("run"))
             last = [answers[-1] for answers in found.values()]
             others.append(busy_with_others(before, last))
+        logits = {n: c.logits(directory) for n, c in contenders.items()}
     return found, contenders, logits, others
 
 

@@ -3,13 +3,14 @@
 python contender.py NAME WORK DIRECTORY
 
 NAME is a key of CONTENDERS and WORK is "infer:BATCH:SIDE", "train:BATCH:SIDE",
-or "start:BATCH:SIDE", whose first update comes before all else. DIRECTORY
+or "start:BATCH:SIDE", which tells how much its first update took. DIRECTORY
 holds weights.npz, weights.safetensors, in_order.npz, images.npy (BATCH, SIDE,
 SIDE, 3) float32 in [-1, 1], labels.npy, and for the exported form inference/.
 The process answers lines on stdin with lines of JSON: "logits FILE" writes the
 logits, "run" works once, "end" ends.
 """
 
+import functools
 import importlib
 import json
 import pathlib
@@ -23,7 +24,9 @@ import numpy as np
 SECONDS = 0.3
 CLASSES = 1000
 MOMENTUM = 0.9
-RATE = 1e-3
+# Logits that come after updates are still to be compared, and come after them,
+# so that their memory is not counted.
+RATE = 0.0
 
 
 class Work:
@@ -33,8 +36,6 @@ class Work:
         self.kind, batch, side = text.split(":")
         self.batch, self.side = int(batch), int(side)
         self.directory = directory
-        # Logits that come after the first update are still to be compared.
-        self.rate = 0.0 if self.kind == "start" else RATE
         self.images = np.load(directory / "images.npy")
         self.labels = np.load(directory / "labels.npy")
 
@@ -76,7 +77,7 @@ def _bit_tf_update(work, model):
     tf.config.optimizer.set_experimental_options(
         dict.fromkeys(training.USELESS_REWRITES, False)
     )
-    optimizer = optimizer_lib.Momentum(work.rate, momentum=MOMENTUM)
+    optimizer = optimizer_lib.Momentum(RATE, momentum=MOMENTUM)
     optimizer.build(model.trainable_variables)
     steps = update.compiled(
         model,
@@ -91,20 +92,17 @@ def _bit_tf_update(work, model):
 
 
 def _tensorflow(work, model, update, tf):
-    images = tf.constant(work.images)
+    # Where updates are measured they have these in memory themselves.
+    images = functools.cache(lambda: tf.constant(work.images))
 
     @tf.function
     def predict(images):
         return model(images, training=False)
 
-    if work.kind != "infer":
-        # Logits first: afterwards the weights are others.
-        once = update()
-        return (lambda: model(images, training=False).numpy()), once
-    return (
-        (lambda: predict(images).numpy()),
-        (lambda: predict(images).numpy()),
-    )
+    def logits():
+        return predict(images()).numpy()
+
+    return logits, logits if work.kind == "infer" else update()
 
 
 def bit_tf_export(work):
@@ -122,7 +120,7 @@ def bit_tf_export(work):
 
 
 def keras_naive(work):
-    """Keras' own layers: what one writes who does not measure."""
+    """Keras' own layers, imported as bit_tf's programs import TensorFlow."""
     import keras
     import tensorflow as tf
 
@@ -153,7 +151,7 @@ def keras_naive(work):
     model.set_weights([in_order[name] for name in in_order.files])
 
     def update():
-        optimizer = keras.optimizers.SGD(work.rate, momentum=MOMENTUM)
+        optimizer = keras.optimizers.SGD(RATE, momentum=MOMENTUM)
         optimizer.build(model.trainable_variables)
         images, labels = tf.constant(work.images), tf.constant(work.labels)
 
@@ -174,6 +172,17 @@ def keras_naive(work):
         return lambda: step().numpy()
 
     return _tensorflow(work, model, update, tf)
+
+
+def keras_as_it_comes(work):
+    """The same, imported as one does who does not measure."""
+    return keras_naive(work)
+
+
+def keras_alone(work):
+    """The same without scikit-learn, which Keras imports where it is."""
+    sys.modules["sklearn"] = None
+    return keras_naive(work)
 
 
 def _torch(work, model, *, channels_last=False, compiled=False):
@@ -198,7 +207,7 @@ def _torch(work, model, *, channels_last=False, compiled=False):
     if work.kind == "infer":
         model.eval()
         return logits, logits
-    sgd = torch.optim.SGD(model.parameters(), lr=work.rate, momentum=MOMENTUM)
+    sgd = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
     model.train()
 
     def step():
@@ -251,6 +260,8 @@ CONTENDERS = {
         bit_tf_remat,
         bit_tf_export,
         keras_naive,
+        keras_as_it_comes,
+        keras_alone,
         timm_eager,
         timm_channels_last,
         timm_compiled,
@@ -291,21 +302,17 @@ def main(name: str, work: str, directory: str) -> None:
         _import_tensorflow()
     work = Work(work, pathlib.Path(directory))
     logits, once = CONTENDERS[name](work)
-    answer = {}
+    ready = time.monotonic() - started
+    answer = {"ready_s": ready, "first_s": _seconds(once)}
     if work.kind == "start":
-        once()
-        print(json.dumps(_used()), flush=True)
-        found = np.asarray(logits())
+        answer |= _used()
     else:
-        found = np.asarray(logits())
-        answer["ready_s"] = time.monotonic() - started
-        answer["first_s"] = _seconds(once)
-    repeats = max(1, round(SECONDS / _seconds(once)))
+        repeats = max(1, round(SECONDS / _seconds(once)))
     print(json.dumps(answer), flush=True)
     for line in sys.stdin:
         command, *given = line.split()
         if command == "logits":
-            np.save(given[0], found)
+            np.save(given[0], np.asarray(logits()))
             print(json.dumps({}), flush=True)
         elif command == "run":
             begun, cpu = time.monotonic(), time.process_time()
