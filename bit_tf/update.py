@@ -156,7 +156,7 @@ def compiled(
         wish = tf.constant(float(asked), tf.float64)
         if parts == 1:
             if not is_built:
-                # Not one update: this builds what makes them.
+                # Not one update: this traces them, and builds their graph.
                 several_steps(iterator, tf.constant(0), scale, wish)
                 _give_memory_back()
                 is_built = True

@@ -115,17 +115,22 @@ def test_loops_are_compiled_ahead_for_one_device(
 def test_memory_is_given_back_once_and_before_the_first_update(monkeypatch):
     rules = steps.recipe()
     model, optimizer = steps.build(devices(1), rules)
-    given_back = []
+    traced, given_back = [], []
     monkeypatch.setattr(
         *(update, "_give_memory_back"),
-        lambda: given_back.append(int(optimizer.iterations)),
+        lambda: given_back.append((len(traced), int(optimizer.iterations))),
+    )
+    per_example = losses.per_example
+    monkeypatch.setattr(
+        *(losses, "per_example"),
+        lambda *args: traced.append(args) or per_example(*args),
     )
     several = update.compiled(
         model, optimizer, batch_size=rules.batch_size, strategy=devices(1)
     )
     iterator = steps.batches(devices(1), rules)
     assert several(iterator, 2).loss > several(iterator, 1).loss > 0
-    assert given_back == [0]
+    assert given_back == [(1, 0)]
     assert int(optimizer.iterations) == 3
 
 

@@ -20,10 +20,16 @@ NETWORKS = [
     for norm in ("BatchNorm", "GroupNorm")
     for convolution in ("plain", "standardised")
 ]
-# What else a row may have changed; others are of other comparisons.
+# Within which networks are compared: name in a row -> of the table.
+SETTING = {
+    "model": "Network",
+    "crop": "Pixels",
+    "batch_size": "Batch",
+    "images_seen": "Images seen",
+}
+# Rows that have changed anything else are of other comparisons.
 USUAL = {
     "examples_per_class": 150,
-    "images_seen": 300_000,
     "base_lr": 0.03,
     "weight_decay": 1e-4,
     "transfer_steps": 500,
@@ -60,8 +66,8 @@ def main() -> None:
         axes.set_xticks(
             range(len(found)),
             [
-                f"{model}\n{crop} pixels\nbatches of {batch}"
-                for model, crop, batch in found
+                f"{model}\n{crop} pixels\nbatches of {batch}\n{seen:,} seen"
+                for model, crop, batch, seen in found
             ],
             fontsize=8,
         )
@@ -80,31 +86,29 @@ def main() -> None:
 def table(rows: list[dict]) -> str:
     """Returns the accuracies as the README has them."""
     lines = [
-        "| Network | Pixels | Batch | Norm | Kernels | "
+        f"| {' | '.join(SETTING.values())} | Norm | Kernels | "
         f"{' | '.join(JUDGED.values())} |",
-        "|" + "---|" * (5 + len(JUDGED)),
+        "|" + "---|" * (len(SETTING) + 2 + len(JUDGED)),
     ]
     for setting, networks in _percents(rows).items():
         for network in NETWORKS:
             if network in networks:
                 cells = [spread(networks[network][name]) for name in JUDGED]
-                lines.append(
-                    f"| {' | '.join([*map(str, setting), *network, *cells])} |"
-                )
+                model, *numbers = setting
+                given = [model, *(f"{number:,}" for number in numbers)]
+                lines.append(f"| {' | '.join([*given, *network, *cells])} |")
     return "\n".join(lines)
 
 
 def _percents(rows: list[dict]) -> dict[tuple, dict]:
-    """Returns accuracies by (model, crop, batch), then network, then set.
+    """Returns accuracies by SETTING, then network, then set.
 
     Of a setting with one network there is nothing to compare.
     """
     found: dict[tuple, dict] = {}
     for row in rows:
         if all(row[name] == value for name, value in USUAL.items()):
-            networks = found.setdefault(
-                (row["model"], row["crop"], row["batch_size"]), {}
-            )
+            networks = found.setdefault(tuple(row[k] for k in SETTING), {})
             sets = networks.setdefault((row["norm"], row["convolution"]), {})
             for name in JUDGED:
                 sets.setdefault(name, []).extend(np.atleast_1d(row[name]) * 100)

@@ -50,6 +50,9 @@ def main() -> None:
         images = [CLASSES * row["examples_per_class"] for row in own]
         _line(wide, images, [row["upstream_top1"] for row in own], model)
         _line(transferred, images, [row["cifar10"] for row in own], model)
+    images = [
+        CLASSES * n for n in {row["examples_per_class"] for row in widths}
+    ]
     for axes in (wide, transferred):
         axes.set_xscale("log")
         axes.set_xticks(images, [f"{n:,}" for n in images])

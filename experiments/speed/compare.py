@@ -171,7 +171,7 @@ def compare(names, work, directory, rounds, threads):
             "ms": 1e3 * statistics.median(seconds),
             "logit_difference": difference,
             "peak_mb": found[name][-1]["peak_mb"],
-            **contender.started,
+            **{k: contender.started[k] for k in ("ready_s", "first_s")},
             "rounds": rounds,
             "threads": threads,
             "others_busy": max(others),

@@ -1,9 +1,10 @@
-"""Prints what compare.py measured, a table for each processor.
+"""Prints what compare.py measured, tables for each processor.
 
 python experiments/speed/table.py [ROWS.jsonl]
 
 Median ratios to timm as it comes, of time and, in brackets, of peak memory. The
-last column is the quotient of bit_tf's and the Keras layers' median times.
+last column is the quotient of bit_tf's and the Keras layers' median times. Of
+starts a table of their own, with ratios to Keras layers as they come.
 """
 
 import json
@@ -19,6 +20,13 @@ COLUMNS = {
     "transformers": "transformers",
     "keras_naive": "Keras layers",
 }
+STARTS = {
+    "keras_as_it_comes": "Keras layers, imported as one imports them",
+    "keras_alone": "the same without scikit-learn, which Keras imports "
+    "where it is",
+    "keras_naive": "the same imported as bit_tf's programs do",
+    "bit_tf": "bit_tf",
+}
 # Answers are those of the exported form.
 OWN = {"train": "bit_tf", "infer": "bit_tf_export"}
 
@@ -27,25 +35,24 @@ def main(path: str | pathlib.Path = RESULTS / "peers.jsonl") -> None:
     rows = list(map(json.loads, pathlib.Path(path).read_text().splitlines()))
     for processor in dict.fromkeys(row["processor"] for row in rows):
         print(f"{processor}\n\n{table(rows, processor)}\n")
+        if any(name.startswith("start") for name in _by_work(rows, processor)):
+            print(f"{starts(rows, processor)}\n")
 
 
 def table(rows: list[dict], processor: str) -> str:
-    """Returns the rows of a processor as a table of docs/speed.md."""
-    found: dict[str, dict] = {}
-    for row in rows:
-        if row["processor"] == processor:
-            found.setdefault(row["work"], {})[row["contender"]] = row
+    """Returns updates and answers of a processor as docs/speed.md has them.
+
+    Of a contender that was not there, or had other logits, there is nothing.
+    """
     lines = [
         f"| | {' | '.join(COLUMNS.values())} | bit_tf | "
         "bit_tf to Keras layers |",
         "|" + "---|" * (len(COLUMNS) + 3),
     ]
-    for work, contenders in found.items():
+    for work, contenders in _by_work(rows, processor).items():
         kind, batch, pixels = work.split(":")
         if kind not in WORK:
             continue
-        # Those with other logits have no ratio, and no place here.
-        ours, keras = contenders[OWN[kind]], contenders["keras_naive"]
         compared = [contenders.get(name, {}) for name in (*COLUMNS, OWN[kind])]
         least = min(row.get("ratio", math.inf) for row in compared)
         cells = [
@@ -54,14 +61,41 @@ def table(rows: list[dict], processor: str) -> str:
             else ""
             for row in compared
         ]
+        *_, keras, ours = compared
         cells.append(
             _cell(ours["ms"] / keras["ms"], ours["peak_mb"] / keras["peak_mb"])
+            if keras and ours
+            else ""
         )
         lines.append(
             f"| {WORK[kind]}, {batch} of {pixels} pixels | "
             f"{' | '.join(cells)} |"
         )
     return "\n".join(lines)
+
+
+def starts(rows: list[dict], processor: str) -> str:
+    """Returns what starts took on a processor as docs/speed.md has it."""
+    lines = ["| | Seconds | Time | Memory |", "|---|---|---|---|"]
+    for work, contenders in _by_work(rows, processor).items():
+        if not work.startswith("start"):
+            continue
+        for name, row in contenders.items():
+            spread = f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
+            lines.append(
+                f"| {STARTS[name]} | {row['ms'] / 1e3:.1f} | "
+                f"{row['ratio']:.2f} ({spread}) | {row['peak_ratio']:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def _by_work(rows: list[dict], processor: str) -> dict[str, dict]:
+    """Returns the rows of a processor by work, then contender."""
+    found: dict[str, dict] = {}
+    for row in rows:
+        if row["processor"] == processor:
+            found.setdefault(row["work"], {})[row["contender"]] = row
+    return found
 
 
 def _cell(time: float, memory: float, *, bold: bool = False) -> str:
