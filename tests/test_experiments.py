@@ -43,6 +43,7 @@ def test_the_tables_of_what_scaling_takes_are_computed():
     ("script", "results", "page"),
     [
         ("faults.py", "faults/campaign.jsonl", "docs/faults.md"),
+        ("speed/memory.py", "speed/memory.jsonl", "docs/speed.md"),
         ("plots/norms.py", "grid.jsonl", "experiments/README.md"),
         ("plots/scales.py", "grid.jsonl", "experiments/README.md"),
     ],

@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(CASES))
     given = parser.parse_args()
     if given.table:
-        print(table(pathlib.Path(given.table)))
+        lines = pathlib.Path(given.table).read_text().splitlines()
+        print(table([json.loads(line) for line in lines]))
         return
     for model in given.models.split(","):
         for remat in (False, True):
@@ -63,9 +64,8 @@ def measured(model: str, batch_size: int, remat: bool) -> dict:
         }
 
 
-def table(path: pathlib.Path) -> str:
+def table(rows: list[dict]) -> str:
     """Returns Markdown: of every network, what fits on which device."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
     lines = [
         "| Network | `--remat` | GB without images | GB an image | "
         + " | ".join(f"{gb} GB" for gb in DEVICES_GB)
