@@ -45,7 +45,7 @@ def main() -> None:
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     print(table(rows))
     found = _percents(rows)
-    plot = figure.Figure(figsize=(12, 3.6), layout="constrained")
+    plot = figure.Figure(figsize=(13, 3.8), layout="constrained")
     panels = plot.subplots(1, len(JUDGED))
     for axes, (name, title) in zip(panels, JUDGED.items(), strict=True):
         for setting, networks in enumerate(found.values()):
@@ -66,7 +66,7 @@ def main() -> None:
         axes.set_xticks(
             range(len(found)),
             [
-                f"{model}\n{crop} pixels\nbatches of {batch}\n{seen:,} seen"
+                f"{model}\n{crop} pixels\nbatch {batch}\n{seen:,} seen"
                 for model, crop, batch, seen in found
             ],
             fontsize=8,
