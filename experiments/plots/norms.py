@@ -66,7 +66,7 @@ def main() -> None:
         axes.set_xticks(
             range(len(found)),
             [
-                f"{model}\n{crop} pixels\nbatch {batch}\n{seen:,} seen"
+                f"{model}\n{crop} pixels\nbatch {batch}\n{seen // 1000}k seen"
                 for model, crop, batch, seen in found
             ],
             fontsize=8,
