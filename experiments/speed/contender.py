@@ -304,6 +304,7 @@ def main(name: str, work: str, directory: str) -> None:
     logits, once = CONTENDERS[name](work)
     ready = time.monotonic() - started
     answer = {"ready_s": ready, "first_s": _seconds(once)}
+    repeats = 1
     if work.kind == "start":
         answer |= _used()
     else:

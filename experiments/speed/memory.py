@@ -57,11 +57,7 @@ def measured(model: str, batch_size: int, remat: bool) -> dict:
         if done.returncode:
             return {**row, "failed": done.returncode}
         found = json.loads(file.read_text())
-        return {
-            **row,
-            "peak_memory_mb": round(found["peak_memory_mb"]),
-            "ms": round(found["ms"]),
-        }
+        return {**row, "peak_memory_mb": round(found["peak_memory_mb"])}
 
 
 def table(rows: list[dict]) -> str:

@@ -80,7 +80,10 @@ def starts(rows: list[dict], processor: str) -> str:
     for work, contenders in _by_work(rows, processor).items():
         if not work.startswith("start"):
             continue
-        for name, row in contenders.items():
+        for name in STARTS:
+            row = contenders.get(name, {})
+            if "ratio" not in row:
+                continue
             spread = f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
             lines.append(
                 f"| {STARTS[name]} | {row['ms'] / 1e3:.1f} | "
