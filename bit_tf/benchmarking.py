@@ -15,6 +15,7 @@ from bit_tf import data
 from bit_tf import distribution
 from bit_tf import examples as examples_lib
 from bit_tf import exportable
+from bit_tf import mapping
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import recipe as recipe_lib
 from bit_tf import resnet_v2
@@ -71,7 +72,7 @@ def train(
     )
     if examples is None:
         batch = (_noise(batch_size, crop), np.eye(batch_size, CLASSES))
-        batches = data.untuned(
+        batches = mapping.untuned(
             tf.data.Dataset.from_tensors(batch).cache().repeat()
         )
     else:

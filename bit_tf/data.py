@@ -1,20 +1,17 @@
 """Examples + Recipe -> tf.data: batches that depend on (seed, step) alone."""
 
 import dataclasses
-import os
 
 import tensorflow as tf
 
 from bit_tf import examples as examples_lib
 from bit_tf import image_file
+from bit_tf import mapping
 from bit_tf import mixup
 from bit_tf import ordering
 from bit_tf import preprocessing as preprocessing_lib
 from bit_tf import recipe as recipe_lib
 from bit_tf import records
-
-# Images that are read and changed at once.
-PARALLEL_CALLS = os.cpu_count() or 1
 
 
 def reader(examples: examples_lib.Images):
@@ -68,33 +65,20 @@ def _file_reader(examples: examples_lib.Examples):
     )
 
 
-def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns a dataset that TensorFlow does not tune while it is read.
-
-    The thread that tunes sleeps twice as long every time, up to a minute, and
-    whoever is done with an iterator waits until it wakes: evaluations, and the
-    ends of trainings, would take up to twice as long.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
-
-
 def items(
     examples: examples_lib.Images, indexed: tf.data.Dataset
 ) -> tf.data.Dataset:
-    """Turns (seed or position, index) into (the same, item); see `reader`."""
+    """Turns (seeds or positions, indices) into (the same, items).
+
+    Several in every element; of items see `reader`.
+    """
     if not isinstance(examples, records.Records):
         return indexed
     # A call of Python is worth more than one example.
-    return (
-        indexed.batch(records.READ_BATCH)
-        .map(
-            lambda what, index: (what, examples.read_in_graph(index)),
-            num_parallel_calls=PARALLEL_CALLS,
-            deterministic=True,
-        )
-        .unbatch()
+    return indexed.rebatch(records.READ_BATCH).map(
+        lambda what, index: (what, examples.read_in_graph(index)),
+        num_parallel_calls=mapping.PARALLEL_CALLS,
+        deterministic=True,
     )
 
 
@@ -160,7 +144,6 @@ def for_training(
     )
     within %= batch_size
 
-    @tf.autograph.experimental.do_not_convert
     def load(own_seed, item):
         if kept is None:
             content, targets = read(item)
@@ -195,7 +178,7 @@ def for_training(
 
     if isinstance(examples, records.Stream):
         # Every host reads all and keeps its share, still encoded.
-        loaded = (
+        chosen = (
             examples.serialized(
                 ordering.stream(seed, ordering.ORDER), first * batch_size
             )
@@ -208,7 +191,6 @@ def for_training(
                     tf.gather(rows, within),
                 )
             )
-            .unbatch()
         )
     else:
         positions = tf.data.Dataset.range(first, last).map(
@@ -219,16 +201,14 @@ def for_training(
                 ordering.seeds(seed, those),
                 ordering.index_at(those, num_examples=num_examples, seed=seed),
             )
-        ).unbatch()
-        loaded = indexed if kept is not None else items(examples, indexed)
-    dataset = loaded.map(
-        load, num_parallel_calls=PARALLEL_CALLS, deterministic=True
-    )
+        )
+        chosen = indexed if kept is not None else items(examples, indexed)
+    dataset = mapping.each(chosen, load, side=recipe.crop)
     dataset = dataset.batch(size + int(has_previous), drop_remainder=True)
     if recipe.mixup_alpha:
         dataset = dataset.enumerate(start=first).map(mix)
     # One batch ahead: with mixup, 512 images of 384 pixels have 0.9 GB.
-    return untuned(dataset.prefetch(1))
+    return mapping.untuned(dataset.prefetch(1))
 
 
 def for_evaluation(
@@ -268,28 +248,21 @@ def for_evaluation(
     size = batch_size // share.count
     own = share.index * size + tf.range(size, dtype=tf.int64)
 
-    @tf.autograph.experimental.do_not_convert
     def load(position, item):
         content, targets = read(item)
         image = preprocess(content, unused_seed)
         image = tf.ensure_shape(image, (crop, crop, 3))
         return image, targets, tf.where(position < num_examples, position, -1)
 
-    positions = tf.data.Dataset.range(-(-num_examples // batch_size)).flat_map(
-        lambda batch: tf.data.Dataset.from_tensor_slices(
-            batch * batch_size + own
-        )
+    positions = tf.data.Dataset.range(-(-num_examples // batch_size)).map(
+        lambda batch: batch * batch_size + own
     )
-    loaded = items(
-        examples,
-        positions.map(
-            lambda position: (position, tf.minimum(position, num_examples - 1))
-        ),
+    indexed = positions.map(
+        lambda those: (those, tf.minimum(those, num_examples - 1))
     )
-    dataset = loaded.map(
-        load, num_parallel_calls=PARALLEL_CALLS, deterministic=True
-    )
-    return untuned(dataset.batch(size, drop_remainder=True).prefetch(1))
+    dataset = mapping.each(items(examples, indexed), load, side=crop)
+    dataset = dataset.batch(size, drop_remainder=True)
+    return mapping.untuned(dataset.prefetch(1))
 
 
 def find_undecodable(examples: examples_lib.Images) -> list[str]:

@@ -135,7 +135,7 @@ def distribute(
     """Lets every host prepare its part of each global batch.
 
     On one CPU the batches are what is computed with: TensorFlow's iterators of
-    devices are tuned while they are read, see `data.untuned`.
+    devices are tuned while they are read, see `mapping.untuned`.
 
     Args:
         strategy: whose replicas the batches are for.

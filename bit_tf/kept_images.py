@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from bit_tf import data
 from bit_tf import examples as examples_lib
+from bit_tf import mapping
 from bit_tf import preprocessing
 from bit_tf import recipe as recipe_lib
 from bit_tf import records
@@ -60,19 +61,17 @@ def resized(
         log(f"images are not kept in memory: {why}")
         return None
 
-    @tf.autograph.experimental.do_not_convert
     def load(index, item):
         content, targets = read(item)
         image = resize(content, tf.zeros((2,), tf.int64))
         return tf.ensure_shape(image, (side, side, 3)), targets
 
-    indices = tf.data.Dataset.range(count).map(lambda index: (index, index))
-    batches = data.items(examples, indices).map(
-        load, num_parallel_calls=data.PARALLEL_CALLS, deterministic=True
-    )
+    indices = tf.data.Dataset.range(count).batch(_BATCH)
+    indexed = indices.map(lambda those: (those, those))
+    prepared = mapping.each(data.items(examples, indexed), load, side=side)
     images = _room((count, side, side, 3))
     targets, done = [], 0
-    for pixels, more in data.untuned(batches.batch(_BATCH)):
+    for pixels, more in mapping.untuned(prepared.batch(_BATCH)):
         images[done : done + len(pixels)] = pixels.numpy()
         targets.append(more)
         done += len(pixels)

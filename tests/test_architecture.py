@@ -15,11 +15,11 @@ FLOORS = {
     "search metrics outcomes imbalance model_card patience cells "
     "neighbours",
     1: "layers blocks resnet_v2 folding alternatives formulations ahead "
-    "normalisation losses preprocessing mixup optimizer distribution workdir "
-    "events decoding image_file scan duplicates pages beside folder rows "
-    "listing arrays archives encoded npz_file h5_file h5_weights "
-    "safetensors_file torch_weights weights_file download ledger serving "
-    "warmup ordering",
+    "normalisation losses preprocessing mapping mixup optimizer "
+    "distribution workdir events decoding image_file scan duplicates pages "
+    "beside folder rows listing arrays archives encoded npz_file h5_file "
+    "h5_weights safetensors_file torch_weights weights_file download ledger "
+    "serving warmup ordering",
     2: "starting data records weights pretrained checkpoint saved_model "
     "exportable portable sources tfds_sets update imagenet21k kept_images",
     3: "evaluation loop journal report training conversion classifier "

@@ -1,0 +1,68 @@
+"""What is done to each example of a tf.data.Dataset, on every core."""
+
+import os
+from collections.abc import Callable
+
+import tensorflow as tf
+
+# Images that are read and changed at once.
+PARALLEL_CALLS = os.cpu_count() or 1
+# A call costs as much as a small image: it prepares as many as have these
+# pixels, but no more than so many.
+_PIXELS_A_CALL = 1 << 18
+_IMAGES_A_CALL = 16
+
+
+def each(
+    examples: tf.data.Dataset, load: Callable, *, side: int
+) -> tf.data.Dataset:
+    """Returns the dataset of load(*example), in order.
+
+    Args:
+        examples: has several in every element, along the first axis.
+        load: a function of one of them, without that axis. What it returns is
+            of known shape.
+        side: of the images that it returns, pixels.
+    """
+    at_once = min(_IMAGES_A_CALL, _PIXELS_A_CALL // side**2)
+    singly = examples.unbatch()
+    if at_once <= 1:
+        return _on_every_core(singly, load)
+    # Traced once, for what it returns and for the loop.
+    traced = tf.function(load, autograph=False).get_concrete_function(
+        *singly.element_spec
+    )
+    returned = tf.nest.map_structure(
+        tf.TensorSpec.from_tensor, traced.structured_outputs
+    )
+
+    def load_several(*several):
+        return tf.map_fn(
+            lambda one: traced(*one),
+            several,
+            fn_output_signature=returned,
+            # All cores are busy with other calls.
+            parallel_iterations=1,
+        )
+
+    return _on_every_core(examples.rebatch(at_once), load_several).unbatch()
+
+
+def _on_every_core(elements, function):
+    return elements.map(
+        tf.autograph.experimental.do_not_convert(function),
+        num_parallel_calls=PARALLEL_CALLS,
+        deterministic=True,
+    )
+
+
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns a dataset that TensorFlow does not tune while it is read.
+
+    The thread that tunes sleeps twice as long every time, up to a minute, and
+    whoever is done with an iterator waits until it wakes: evaluations, and the
+    ends of trainings, would take up to twice as long.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
