@@ -203,8 +203,9 @@ def for_training(
             )
         )
         chosen = indexed if kept is not None else items(examples, indexed)
-    dataset = mapping.each(chosen, load, side=recipe.crop)
-    dataset = dataset.batch(size + int(has_previous), drop_remainder=True)
+    dataset = mapping.batches(
+        chosen, load, size=size + int(has_previous), side=recipe.crop
+    )
     if recipe.mixup_alpha:
         dataset = dataset.enumerate(start=first).map(mix)
     # One batch ahead: with mixup, 512 images of 384 pixels have 0.9 GB.
@@ -260,8 +261,9 @@ def for_evaluation(
     indexed = positions.map(
         lambda those: (those, tf.minimum(those, num_examples - 1))
     )
-    dataset = mapping.each(items(examples, indexed), load, side=crop)
-    dataset = dataset.batch(size, drop_remainder=True)
+    dataset = mapping.batches(
+        items(examples, indexed), load, size=size, side=crop
+    )
     return mapping.untuned(dataset.prefetch(1))
 
 

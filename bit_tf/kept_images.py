@@ -68,10 +68,16 @@ def resized(
 
     indices = tf.data.Dataset.range(count).batch(_BATCH)
     indexed = indices.map(lambda those: (those, those))
-    prepared = mapping.each(data.items(examples, indexed), load, side=side)
+    prepared = mapping.batches(
+        data.items(examples, indexed),
+        load,
+        size=_BATCH,
+        side=side,
+        drop_remainder=False,
+    )
     images = _room((count, side, side, 3))
     targets, done = [], 0
-    for pixels, more in mapping.untuned(prepared.batch(_BATCH)):
+    for pixels, more in mapping.untuned(prepared):
         images[done : done + len(pixels)] = pixels.numpy()
         targets.append(more)
         done += len(pixels)

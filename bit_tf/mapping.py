@@ -13,21 +13,30 @@ _PIXELS_A_CALL = 1 << 18
 _IMAGES_A_CALL = 16
 
 
-def each(
-    examples: tf.data.Dataset, load: Callable, *, side: int
+def batches(
+    examples: tf.data.Dataset,
+    load: Callable,
+    *,
+    size: int,
+    side: int,
+    drop_remainder: bool = True,
 ) -> tf.data.Dataset:
-    """Returns the dataset of load(*example), in order.
+    """Returns batches of load(*example), in order.
 
     Args:
         examples: has several in every element, along the first axis.
         load: a function of one of them, without that axis. What it returns is
             of known shape.
+        size: of a batch.
         side: of the images that it returns, pixels.
+        drop_remainder: whether a last batch that is smaller is left out.
     """
     at_once = min(_IMAGES_A_CALL, _PIXELS_A_CALL // side**2)
     singly = examples.unbatch()
     if at_once <= 1:
-        return _on_every_core(singly, load)
+        return _on_every_core(singly, load).batch(
+            size, drop_remainder=drop_remainder
+        )
     # Traced once, for what it returns and for the loop.
     traced = tf.function(load, autograph=False).get_concrete_function(
         *singly.element_spec
@@ -45,7 +54,9 @@ def each(
             parallel_iterations=1,
         )
 
-    return _on_every_core(examples.rebatch(at_once), load_several).unbatch()
+    return _on_every_core(examples.rebatch(at_once), load_several).rebatch(
+        size, drop_remainder=drop_remainder
+    )
 
 
 def _on_every_core(elements, function):

@@ -60,13 +60,14 @@ def test_tables_are_those_of_the_rows(script, results, page, monkeypatch):
 
 def test_the_tables_of_the_peers_are_those_of_the_rows():
     script = runpy.run_path(str(ROOT / "experiments" / "speed" / "table.py"))
-    lines = (script["RESULTS"] / "peers.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = script["read"](script["RESULTS"] / "peers.jsonl")
     page = (ROOT / "docs" / "speed.md").read_text()
     epyc, xeon = page.split("Intel Xeon with AVX-512, an earlier")
     assert script["table"](rows, "AMD EPYC") in epyc
     assert script["table"](rows, "Intel(R) Xeon(R) Processor") in xeon
     assert script["starts"](rows, "AMD EPYC") in page
+    rows = script["read"](script["RESULTS"] / "input.jsonl")
+    assert script["images"](rows, "AMD EPYC") in page
 
 
 def test_the_table_of_the_curves_is_that_of_the_rows():

@@ -24,12 +24,22 @@ def square(number, text):
 @pytest.mark.parametrize("length", [1, 7, 16, 64])
 @pytest.mark.parametrize("total", [1, 16, 45])
 def test_every_example_comes_once_in_order(total, length, side):
-    prepared = mapping.each(vectors(total, length), square, side=side)
-    assert prepared.element_spec[0].shape == (2, 2, 3)
+    prepared = mapping.batches(
+        vectors(total, length), square, size=10, side=side, drop_remainder=False
+    )
     images, numbers = zip(*prepared.as_numpy_iterator(), strict=True)
-    assert list(numbers) == list(range(total))
-    found = [image.max() for image in images]
-    np.testing.assert_array_equal(found, np.arange(total) ** 2)
+    assert {len(some) for some in numbers[:-1]} <= {10}
+    numbers, images = np.concatenate(numbers), np.concatenate(images)
+    np.testing.assert_array_equal(numbers, np.arange(total))
+    assert images.shape == (total, 2, 2, 3)
+    np.testing.assert_array_equal(images[:, 1, 1, 2], numbers**2)
+
+
+@pytest.mark.parametrize("side", [8, 5000])
+def test_batches_are_of_one_known_size(side):
+    prepared = mapping.batches(vectors(45, 7), square, size=10, side=side)
+    assert prepared.element_spec[0].shape == (10, 2, 2, 3)
+    assert len(list(prepared)) == 4
 
 
 def test_python_is_called_after_its_caller_is_gone():
@@ -38,7 +48,7 @@ def test_python_is_called_after_its_caller_is_gone():
         found = tf.numpy_function(lambda n: n + 1, [number], tf.int64)
         return tf.ensure_shape(found, ())
 
-    prepared = iter(mapping.each(vectors(40, 8), plus_one, side=8).batch(40))
+    prepared = iter(mapping.batches(vectors(40, 8), plus_one, size=40, side=8))
     del plus_one
     gc.collect()
     assert next(prepared).numpy().tolist() == list(range(1, 41))
@@ -53,6 +63,6 @@ def test_what_fails_is_told(side):
         )
         return number
 
-    prepared = mapping.each(vectors(40, 8), check, side=side)
+    prepared = mapping.batches(vectors(40, 8), check, size=10, side=side)
     with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
         list(prepared)

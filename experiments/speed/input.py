@@ -3,18 +3,24 @@ r"""Times the batches of training beside the official order of the same work.
 python experiments/speed/input.py --images=FOLDER \
     > experiments/results/speed/input.jsonl
 
-In turn A B C A B C, in one process, on encoded images in memory: photos of 500
-x 375 pixels for 512 -> 480, and images of 32 x 32 for 160 -> 128. "official"
-resizes in float32, cuts, mirrors and scales, as the authors' TensorFlow code
-does (but mirrors half of the images, not all); "decode", "decode|resize(512)"
-and so on do no more than that, one operation of bit_tf's after the other.
+In turn A B C A B C, on encoded images in memory: photos of 500 x 375 pixels for
+512 -> 480, and images of 32 x 32 for 160 -> 128. "official" resizes in float32,
+cuts, mirrors and scales, as the authors' TensorFlow code does (but mirrors half
+of the images, not all); "torchvision" works in processes of its own, where it
+is installed; "decode", "decode|resize(512)" and so on do no more than that, one
+operation of bit_tf's after the other.
 """
 
 import argparse
+import importlib.util
 import io
 import json
+import pathlib
+import pickle
 import random
 import statistics
+import subprocess
+import sys
 import time
 
 import compare
@@ -26,6 +32,7 @@ from bit_tf import data
 from bit_tf import examples as examples_lib
 from bit_tf import kept_images
 from bit_tf import listed_files
+from bit_tf import mapping
 from bit_tf import preprocessing
 from bit_tf import recipe as recipe_lib
 
@@ -36,6 +43,8 @@ KINDS = {
     "photos": ((500, 375), 512, 480, 32),
     "small": ((32, 32), 160, 128, 128),
 }
+# What is prepared ahead is not timed.
+AHEAD = 4
 SECONDS = 3
 
 
@@ -58,7 +67,13 @@ def main() -> None:
             resize=resize,
             crop=crop,
         )
-        _compare(kind, _contenders(contents, recipe), batch_size)
+        contenders = {
+            name: _timer(dataset, batch_size)
+            for name, dataset in _contenders(contents, recipe).items()
+        }
+        if importlib.util.find_spec("torchvision"):
+            contenders["torchvision"] = _torchvision(contents, recipe)
+        _compare(kind, contenders)
 
 
 def _encoded(file: str, size: tuple[int, int]) -> bytes:
@@ -102,7 +117,14 @@ def _contenders(contents: list[bytes], recipe: recipe_lib.Recipe) -> dict:
             # All is computed; to copy it into a batch is not what is timed.
             return apply(encoded[index % count], tf.stack([index, index]))[0]
 
-        return mapped(first_row)
+        numbers = tf.data.Dataset.range(10**9).batch(recipe.batch_size)
+        rows = mapping.batches(
+            numbers.map(lambda those: (those,)),
+            first_row,
+            size=recipe.batch_size,
+            side=recipe.crop,
+        )
+        return mapping.untuned(rows.prefetch(1))
 
     operations = recipe.train_preprocessing.split("|")
     with_mixup = recipe_lib.Recipe(**{**vars(recipe), "mixup_alpha": 0.1})
@@ -123,21 +145,53 @@ def _contenders(contents: list[bytes], recipe: recipe_lib.Recipe) -> dict:
     }
 
 
-def _compare(kind: str, contenders: dict, batch_size: int) -> None:
+def _timer(dataset: tf.data.Dataset, batch_size: int):
+    """Returns a function that says how many seconds an image takes."""
+
+    def seconds():
+        # It ends with the function, and not while the next is timed.
+        iterator = iter(dataset)
+        for _ in range(AHEAD):
+            next(iterator)
+        done, began = 0, time.perf_counter()
+        while (spent := time.perf_counter() - began) < SECONDS:
+            next(iterator)
+            done += batch_size
+        return spent / done
+
+    return seconds
+
+
+def _torchvision(contents: list[bytes], recipe: recipe_lib.Recipe):
+    """Returns the same of torchvision, which waits between the rounds."""
+    work = {
+        "contents": contents,
+        "resize": recipe.resize,
+        "crop": recipe.crop,
+        "batch_size": recipe.batch_size,
+        "ahead": AHEAD,
+        "seconds": SECONDS,
+    }
+    process = subprocess.Popen(
+        [sys.executable, pathlib.Path(__file__).with_name("torch_input.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    pickle.dump(work, process.stdin)
+
+    def seconds():
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        return float(process.stdout.readline())
+
+    return seconds
+
+
+def _compare(kind: str, contenders: dict) -> None:
     seconds = {name: [] for name in contenders}
     for _ in range(ROUNDS):
-        for name, dataset in contenders.items():
-            iterator = iter(dataset)
-            # What is prepared ahead is not timed.
-            for _ in range(4):
-                next(iterator)
-            done, began = 0, time.perf_counter()
-            while (spent := time.perf_counter() - began) < SECONDS:
-                next(iterator)
-                done += batch_size
-            seconds[name].append(spent / done)
-            # It would go on while the next is timed.
-            del iterator
+        for name, timed in contenders.items():
+            seconds[name].append(timed())
     for name, found in seconds.items():
         ratios = [
             a / b for a, b in zip(found, seconds["official"], strict=True)

@@ -1,10 +1,11 @@
-"""Prints what compare.py measured, tables for each processor.
+"""Prints what compare.py and input.py measured, tables for each processor.
 
-python experiments/speed/table.py [ROWS.jsonl]
+python experiments/speed/table.py [ROWS.jsonl [ROWS_OF_INPUT.jsonl]]
 
 Median ratios to timm as it comes, of time and, in brackets, of peak memory. The
 last column is the quotient of bit_tf's and the Keras layers' median times. Of
-starts a table of their own, with ratios to Keras layers as they come.
+starts a table of their own, with ratios to Keras layers as they come; and of
+images one with ratios to the official order of the same work.
 """
 
 import json
@@ -27,16 +28,36 @@ STARTS = {
     "keras_naive": "the same imported as bit_tf's programs do",
     "bit_tf": "bit_tf",
 }
+INPUT = {
+    "official": "official order",
+    "torchvision": "torchvision, resized in bytes",
+    "bit_tf": "bit_tf",
+    "bit_tf, kept": "bit_tf, `--cache_mb`",
+    "official, mixup": "official order, mixup",
+    "bit_tf, mixup": "bit_tf, mixup",
+    "decode(0)": "`decode`, EXIF data not looked for",
+}
 # Answers are those of the exported form.
 OWN = {"train": "bit_tf", "infer": "bit_tf_export"}
 
 
-def main(path: str | pathlib.Path = RESULTS / "peers.jsonl") -> None:
-    rows = list(map(json.loads, pathlib.Path(path).read_text().splitlines()))
+def main(
+    path: str | pathlib.Path = RESULTS / "peers.jsonl",
+    input_path: str | pathlib.Path = RESULTS / "input.jsonl",
+) -> None:
+    rows = read(path)
     for processor in dict.fromkeys(row["processor"] for row in rows):
         print(f"{processor}\n\n{table(rows, processor)}\n")
         if any(name.startswith("start") for name in _by_work(rows, processor)):
             print(f"{starts(rows, processor)}\n")
+    rows = read(input_path)
+    for processor in dict.fromkeys(row["processor"] for row in rows):
+        print(f"{processor}\n\n{images(rows, processor)}\n")
+
+
+def read(path: str | pathlib.Path) -> list[dict]:
+    """Returns the rows of a file."""
+    return list(map(json.loads, pathlib.Path(path).read_text().splitlines()))
 
 
 def table(rows: list[dict], processor: str) -> str:
@@ -90,6 +111,35 @@ def starts(rows: list[dict], processor: str) -> str:
                 f"{row['ratio']:.2f} ({spread}) | {row['peak_ratio']:.2f} |"
             )
     return "\n".join(lines)
+
+
+def images(rows: list[dict], processor: str) -> str:
+    """Returns what images took on a processor as docs/speed.md has it."""
+    lines = [
+        "| | Photos, 512 to 480 | | 32 x 32, 160 to 128 | |",
+        "|---|---|---|---|---|",
+    ]
+    found: dict[str, dict] = {}
+    for row in rows:
+        if row["processor"] == processor:
+            name = _of_input(row["pipeline"])
+            found.setdefault(name, {})[row["images"]] = row
+    for name, kinds in found.items():
+        cells = [
+            f"{row['images_per_second']:,} | {row['ratio']:.2f} "
+            f"({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
+            if (row := kinds.get(kind))
+            else " | "
+            for kind in ("photos", "small")
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _of_input(pipeline: str) -> str:
+    *before, last = pipeline.split("|")
+    last = f"`{last.split('(')[0]}`"
+    return INPUT.get(pipeline) or (f"up to {last}" if before else last)
 
 
 def _by_work(rows: list[dict], processor: str) -> dict[str, dict]:
