@@ -17,6 +17,8 @@ Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # How a pipeline for the network ends.
 OWN_RANGE = "|value_range(-1,1)"
+# Of the names of operations that return floating-point pixels.
+_FLOATING = ("resize", "inception", "value_range")
 # Of the names of operations that draw.
 _DRAWN = ("random", "inception")
 
@@ -238,7 +240,8 @@ def parse_to_uint8(text: str) -> tuple[Operation, Operation, bool]:
         first is the same every time.
 
     Raises:
-        ValueError: see `parse`; or there is no "to_uint8", or another end.
+        ValueError: see `parse`; or there is no "to_uint8", or another end, or
+            something between that makes floats of the bytes again.
     """
     parts = text.split("|")
     if "to_uint8" not in parts or not text.endswith(OWN_RANGE):
@@ -248,6 +251,12 @@ def parse_to_uint8(text: str) -> tuple[Operation, Operation, bool]:
         )
     cut = parts.index("to_uint8") + 1
     before, after = parts[:cut], parts[cut:-1]
+    for part in after:
+        if any(floating in part for floating in _FLOATING):
+            raise ValueError(
+                f"image operations {text!r}: {part} makes floats of bytes, and "
+                "has to come before to_uint8."
+            )
     return (
         _chain(_operations(before)),
         _chain(_operations(after), first=cut),

@@ -70,6 +70,14 @@ def test_pipelines_without_bytes_or_with_another_range_are_refused(text):
         preprocessing.parse_to_uint8(text)
 
 
+@pytest.mark.parametrize("part", ["inception_crop(8)", "resize_small(8)"])
+def test_bytes_stay_bytes(part):
+    # The network would be given 0 to 255.
+    text = f"decode|to_uint8|{part}|random_flip|value_range(-1,1)"
+    with pytest.raises(ValueError, match="before to_uint8"):
+        preprocessing.parse_to_uint8(text)
+
+
 def test_resize_squashes_without_antialiasing():
     # Bilinear at half size samples between two pixels; with antialiasing it
     # would take four.
