@@ -124,7 +124,9 @@ def images(rows: list[dict], processor: str) -> str:
         if row["processor"] == processor:
             name = _of_input(row["pipeline"])
             found.setdefault(name, {})[row["images"]] = row
-    for name, kinds in found.items():
+    order = [*INPUT.values(), *found]
+    for name in sorted(found, key=order.index):
+        kinds = found[name]
         cells = [
             f"{row['images_per_second']:,} | {row['ratio']:.2f} "
             f"({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
