@@ -13,6 +13,9 @@ from bit_tf import preprocessing as preprocessing_lib
 from bit_tf import recipe as recipe_lib
 from bit_tf import records
 
+# A captured tensor of no more elements becomes a constant of the graph.
+_WRITTEN_OUT = 128
+
 
 def reader(examples: examples_lib.Images):
     """Returns a function of an item: (encoded image, (outputs,) targets).
@@ -25,7 +28,11 @@ def reader(examples: examples_lib.Images):
     if isinstance(examples, records.RecordSet):
         raw = examples.parse
     else:
-        contents = tf.constant(list(examples.contents))
+        contents = list(examples.contents)
+        if examples.in_memory:
+            # Or TensorFlow would write them into every graph that uses them.
+            contents += [b""] * (_WRITTEN_OUT + 1 - len(contents))
+        contents = tf.constant(contents)
         labels = tf.constant(examples.labels)
         read_content = _file_reader(examples)
 

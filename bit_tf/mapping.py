@@ -7,8 +7,7 @@ import tensorflow as tf
 
 # Images that are read and changed at once.
 PARALLEL_CALLS = os.cpu_count() or 1
-# A call costs as much as a small image: it prepares as many as have these
-# pixels, but no more than so many.
+# See `images_a_call`.
 _PIXELS_A_CALL = 1 << 18
 _IMAGES_A_CALL = 16
 
@@ -31,9 +30,9 @@ def batches(
         side: of the images that it returns, pixels.
         drop_remainder: whether a last batch that is smaller is left out.
     """
-    at_once = min(_IMAGES_A_CALL, _PIXELS_A_CALL // side**2)
+    at_once = images_a_call(size=size, side=side)
     singly = examples.unbatch()
-    if at_once <= 1:
+    if at_once == 1:
         return _on_every_core(singly, load).batch(
             size, drop_remainder=drop_remainder
         )
@@ -57,6 +56,16 @@ def batches(
     return _on_every_core(examples.rebatch(at_once), load_several).rebatch(
         size, drop_remainder=drop_remainder
     )
+
+
+def images_a_call(*, size: int, side: int) -> int:
+    """Returns how many images of `side` pixels `batches` prepares to a call.
+
+    A call costs as much as a small image. Large ones would take memory that
+    they need not, and every core is to have work on a batch of `size`.
+    """
+    affordable = min(_PIXELS_A_CALL // side**2, size // PARALLEL_CALLS)
+    return max(1, min(_IMAGES_A_CALL, affordable))
 
 
 def _on_every_core(elements, function):

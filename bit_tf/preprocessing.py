@@ -249,7 +249,7 @@ def parse_to_uint8(text: str) -> tuple[Operation, Operation, bool]:
             f"image operations {text!r}: they have to hold to_uint8, and to "
             f"end with {OWN_RANGE}, the range that the network knows."
         )
-    cut = parts.index("to_uint8") + 1
+    cut = len(parts) - parts[::-1].index("to_uint8")
     before, after = parts[:cut], parts[cut:-1]
     for part in after:
         if any(floating in part for floating in _FLOATING):

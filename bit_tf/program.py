@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import shutil
 import signal
 import sys
@@ -25,6 +26,11 @@ from bit_tf import zoo
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PACKAGE = pathlib.Path(__file__).parent
+# Where in a graph it happened, which TensorFlow says around what happened.
+_PLACE = re.compile(
+    r"\{\{.*?\}\} |Error in user-defined function .*? Iterator::\S+: "
+    r"|\s*\[\[.*"
+)
 
 
 def run(main: Callable[..., None], *, arguments: int | None = 0) -> None:
@@ -294,7 +300,7 @@ def _explain_tensorflow(text: str) -> str | None:
         )
     for code in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
         if os.strerror(code) in text or "is not a directory" in text:
-            return text[:400]
+            return _PLACE.sub("", text)[:400]
     return None
 
 

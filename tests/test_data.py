@@ -276,6 +276,17 @@ def test_evaluation_sees_every_example_once(count, batch_size):
     assert seen == list(range(count))
 
 
+@pytest.mark.parametrize("count", [1, 128, 200])
+def test_graphs_hold_no_images(count):
+    image = np.random.default_rng(0).bytes(100_000)
+    examples = dataclasses.replace(
+        make_examples(count), contents=[image] * count
+    )
+    read = tf.function(data.reader(examples))
+    graph = read.get_concrete_function(tf.TensorSpec((), tf.int64)).graph
+    assert graph.as_graph_def().ByteSize() < len(image)
+
+
 def test_what_tensorflow_cannot_decode_is_named():
     examples = make_examples(4)
     broken = list(examples.contents)

@@ -9,6 +9,11 @@ import tensorflow as tf
 from bit_tf import mapping
 
 
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr(mapping, "PARALLEL_CALLS", 2)
+
+
 def vectors(total, length):
     """Returns the dataset of (i, "i"), `length` in every element."""
     numbers = tf.data.Dataset.range(total).batch(length)
@@ -40,6 +45,24 @@ def test_batches_are_of_one_known_size(side):
     prepared = mapping.batches(vectors(45, 7), square, size=10, side=side)
     assert prepared.element_spec[0].shape == (10, 2, 2, 3)
     assert len(list(prepared)) == 4
+
+
+@pytest.mark.parametrize(
+    ("cores", "size", "side", "expected"),
+    [
+        (2, 128, 128, 16),
+        (2, 128, 224, 5),
+        (2, 128, 512, 1),
+        (2, 128, 600, 1),
+        (2, 8, 32, 4),
+        # A batch is for all cores.
+        (64, 128, 32, 2),
+        (64, 32, 32, 1),
+    ],
+)
+def test_images_a_call(monkeypatch, cores, size, side, expected):
+    monkeypatch.setattr(mapping, "PARALLEL_CALLS", cores)
+    assert mapping.images_a_call(size=size, side=side) == expected
 
 
 def test_python_is_called_after_its_caller_is_gone():

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bit_tf import architecture
+from bit_tf import mapping
 from bit_tf import program
 
 
@@ -65,6 +66,17 @@ def test_the_machine_s_errors_are_explained(error, names):
 def test_the_package_s_own_words_are_for_the_user():
     error = caught(lambda: architecture.parse_name("R1x1"))
     assert program._explain(error) == str(error)
+
+
+@pytest.mark.parametrize("side", [8, 1000])
+def test_a_missing_file_is_named_and_not_the_graph(side):
+    def lost(name):
+        return tf.io.read_file(tf.constant(["nowhere.png"])[0]), name
+
+    examples = tf.data.Dataset.from_tensors((tf.zeros((4,)),))
+    prepared = mapping.batches(examples, lost, size=4, side=side)
+    error = caught(lambda: next(iter(prepared)))
+    assert program._explain(error) == "nowhere.png; No such file or directory"
 
 
 @pytest.mark.parametrize(
