@@ -14,8 +14,8 @@ import tensorflow as tf
 from bit_tf import ahead
 from bit_tf import formulations
 from bit_tf import losses
+from bit_tf import mixup
 from bit_tf import optimizer as optimizer_lib
-from bit_tf import preprocessing
 
 # Of the loss scale for float16: doubled after so many updates without
 # overflow, halved after each with (Micikevicius et al., arXiv 1710.03740).
@@ -234,9 +234,10 @@ def of_replica(
     """Returns what each replica does in an update; see `compiled`.
 
     Returns:
-        A function of (images, labels, loss scale, asked), called within
-        `strategy.run`, that returns (4,) float64: sum of losses, correct
-        examples, whether the update was held back, and `asked` again.
+        A function of (images, or `mixup.Pairs` of them, labels, loss scale,
+        asked), called within `strategy.run`, that returns (4,) float64: sum of
+        losses, correct examples, whether the update was held back, and `asked`
+        again.
     """
 
     # XLA fuses by itself what is put to it plainly.
@@ -249,7 +250,7 @@ def of_replica(
     def forward_backward(images, labels, kept, loss_scale):
         """Returns the sum of losses, the correct ones, and gradients."""
         with tf.GradientTape() as tape, formulation():
-            logits = _logits(model, preprocessing.in_range(images), kept)
+            logits = _logits(model, mixup.blended(images), kept)
             labels = tf.cast(labels, logits.dtype)
             loss = tf.reduce_sum(
                 losses.per_example(loss_name, labels, logits, class_weights)
@@ -266,16 +267,15 @@ def of_replica(
         return tf.cast(loss, tf.float64), correct, gradients
 
     def in_parts(compute, images, labels, kept, loss_scale):
-        size = images.shape[0] // parts
-        images, labels, kept = (
-            tf.reshape(tensor, (parts, size, *tensor.shape[1:]))
-            for tensor in (images, labels, kept)
+        size = labels.shape[0] // parts
+        batch = tf.nest.map_structure(
+            lambda tensor: tf.reshape(tensor, (parts, size, *tensor.shape[1:])),
+            (images, labels, kept),
         )
 
         def one_more(part, *sums):
-            loss, correct, gradients = compute(
-                images[part], labels[part], kept[part], loss_scale
-            )
+            own = tf.nest.map_structure(lambda tensor: tensor[part], batch)
+            loss, correct, gradients = compute(*own, loss_scale)
             return part + 1, *(
                 a + b
                 for a, b in zip(sums, (loss, correct, *gradients), strict=True)
@@ -298,9 +298,9 @@ def of_replica(
         replica = tf.distribute.get_replica_context()
         # Several workers' batches come without one.
         size = batch_size // replica.num_replicas_in_sync
-        images, labels = (
-            tf.ensure_shape(tensor, (size, *tensor.shape[1:]))
-            for tensor in (images, labels)
+        images, labels = tf.nest.map_structure(
+            lambda tensor: tf.ensure_shape(tensor, (size, *tensor.shape[1:])),
+            (images, labels),
         )
         kept = _kept(
             model,

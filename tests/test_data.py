@@ -11,6 +11,7 @@ from PIL import Image
 from bit_tf import data
 from bit_tf import examples as examples_lib
 from bit_tf import kept_images
+from bit_tf import mixup
 from bit_tf import ordering
 from bit_tf import recipe as recipe_lib
 from tests import batches as batches_lib
@@ -117,9 +118,8 @@ def test_a_run_can_begin_at_any_step(first, mixup_alpha):
     part = list(data.for_training(examples, recipe, seed=3, first_step=first))
     assert len(whole) == 12
     assert len(part) == 12 - first
-    for (a, b), (c, d) in zip(whole[first:], part, strict=True):
-        np.testing.assert_array_equal(a, c)
-        np.testing.assert_array_equal(b, d)
+    for those, these in zip(whole[first:], part, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, those, these)
 
 
 def test_threads_do_not_change_the_batches():
@@ -159,9 +159,8 @@ def test_images_kept_in_memory_give_the_same_batches(changes):
             )
             for how in (None, kept)
         )
-        for (a, b), (c, d) in zip(read, remembered, strict=True):
-            np.testing.assert_array_equal(a, c)
-            np.testing.assert_array_equal(b, d)
+        for those, these in zip(read, remembered, strict=True):
+            tf.nest.map_structure(np.testing.assert_array_equal, those, these)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +218,8 @@ def test_shapes_are_static():
     images, labels = data.for_training(
         make_examples(6), make_recipe(mixup_alpha=0.1), seed=0
     ).element_spec
-    assert images.shape == (4, 8, 8, 3)
+    assert images.images.shape == images.partners.shape == (4, 8, 8, 3)
+    assert images.weights.shape == (4,)
     assert labels.shape == (4, 3)
 
 
@@ -232,7 +232,7 @@ def test_labels_belong_to_their_images():
         )
 
 
-def test_images_are_bytes_but_where_they_are_blended():
+def test_images_are_bytes_until_they_are_blended():
     examples = make_examples(30)
     plain, blended = (
         next(
@@ -244,7 +244,8 @@ def test_images_are_bytes_but_where_they_are_blended():
         )[0]
         for alpha in (0.0, 1.0)
     )
-    assert plain.dtype == tf.uint8 and blended.dtype == tf.float32
+    assert {x.dtype for x in (plain, *blended[:2])} == {tf.uint8}
+    blended = mixup.blended(blended)
     assert (np.abs(blended) <= 1).all()
     # All pixels of an image are its index, so the partner can be seen.
     index = plain.numpy()[:, 0, 0, 0] / 127.5 - 1

@@ -97,12 +97,14 @@ def run(
             if spoil is None:
                 return dataset
             bad = tf.constant(spoil, tf.int64)
-            return dataset.enumerate(first + skipped).map(
-                lambda batch, contents: (
-                    tf.where(tf.reduce_any(bad == batch), np.nan, contents[0]),
-                    contents[1],
-                )
-            )
+
+            def spoilt(batch, contents):
+                pairs, labels = contents
+                is_bad = tf.reduce_any(bad == batch)
+                weights = tf.where(is_bad, np.nan, pairs.weights)
+                return pairs._replace(weights=weights), labels
+
+            return dataset.enumerate(first + skipped).map(spoilt)
 
         return distribution.distribute(strategy, of_host)
 

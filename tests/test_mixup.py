@@ -9,19 +9,23 @@ from bit_tf import mixup
 
 def test_mixup_blends_images_and_labels_alike():
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(6, 2, 2, 3))
+    images = rng.integers(0, 256, (6, 2, 2, 3)).astype(np.uint8)
     labels = np.eye(6)
-    mixed, soft = mixup.blended(
+    pairs, soft = mixup.paired(
         tf.constant(images),
         tf.constant(labels),
         alpha=1.0,
         seed=tf.constant([5, 6]),
     )
+    # No more than that is sent to a device.
+    assert pairs.images.dtype == pairs.partners.dtype == tf.uint8
+    mixed = mixup.blended(pairs)
+    images = images / 127.5 - 1
     weight = soft.numpy()[0, 0]
     assert 0.01 < weight < 0.99
     partner = np.roll(np.arange(6), 1)
     np.testing.assert_allclose(
-        mixed, weight * images + (1 - weight) * images[partner], atol=1e-12
+        mixed, weight * images + (1 - weight) * images[partner], atol=1e-6
     )
     np.testing.assert_allclose(
         soft, weight * labels + (1 - weight) * labels[partner], atol=1e-12
@@ -32,8 +36,8 @@ def test_mixup_blends_images_and_labels_alike():
 def test_mixup_weights_follow_beta(alpha):
     weights = np.array(
         [
-            mixup.blended(
-                tf.zeros((2, 1, 1, 3)),
+            mixup.paired(
+                tf.zeros((2, 1, 1, 3), tf.uint8),
                 tf.eye(2, dtype=tf.float64),
                 alpha=alpha,
                 seed=tf.constant([n, 7]),

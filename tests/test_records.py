@@ -155,7 +155,8 @@ def test_what_several_hosts_prepare_is_the_batch(kind, alpha, load):
             for host in range(hosts)
         ]
         for batch, *pieces in zip(whole, *parts, strict=True):
-            for wanted, *given in zip(batch, *pieces, strict=True):
+            flat = map(tf.nest.flatten, (batch, *pieces))
+            for wanted, *given in zip(*flat, strict=True):
                 np.testing.assert_array_equal(wanted, np.concatenate(given))
 
 
