@@ -26,10 +26,15 @@ from bit_tf import zoo
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PACKAGE = pathlib.Path(__file__).parent
-# Where in a graph it happened, which TensorFlow says around what happened.
+# Where in a graph it happened, which TensorFlow says around what happened, and
+# again for every device that waited for it.
 _PLACE = re.compile(
-    r"\{\{.*?\}\} |Error in user-defined function .*? Iterator::\S+: "
-    r"|\s*\[\[.*"
+    r"\{\{(?:function_)?node [^}]*\}\} "
+    r"|Error in user-defined function .*? Iterator::\S+: "
+    r"|Graph execution error: "
+    r"|Detected at node .*?<stack traces unavailable> "
+    r"|\d+ root error\(s\) found\. \(0\) [A-Z_]+: "
+    r"|\s*\[\[\{\{(?:function_)?node .*"
 )
 
 

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bit_tf import architecture
+from bit_tf import distribution
 from bit_tf import mapping
 from bit_tf import program
 
@@ -68,15 +69,33 @@ def test_the_package_s_own_words_are_for_the_user():
     assert program._explain(error) == str(error)
 
 
-@pytest.mark.parametrize("side", [8, 1000])
-def test_a_missing_file_is_named_and_not_the_graph(side):
-    def lost(name):
-        return tf.io.read_file(tf.constant(["nowhere.png"])[0]), name
+def read_first(prepared, strategy):
+    next(iter(prepared))
 
-    examples = tf.data.Dataset.from_tensors((tf.zeros((4,)),))
+
+def update_with_first(prepared, strategy):
+    @tf.function(autograph=False)
+    def step(iterator):
+        return strategy.run(lambda batch: batch, args=(next(iterator),))
+
+    step(iter(distribution.distribute(strategy, lambda *of: prepared)))
+
+
+@pytest.mark.parametrize("side", [8, 1000])
+@pytest.mark.parametrize("read", [read_first, update_with_first])
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("name", ["nowhere.png", "[[no]]/where: {{x}} b.png"])
+def test_a_missing_file_is_named_and_not_the_graph(name, devices, read, side):
+    def lost(number):
+        return tf.io.read_file(tf.constant([name])[0]), number
+
+    examples = tf.data.Dataset.from_tensors((tf.zeros((4,)),)).repeat()
     prepared = mapping.batches(examples, lost, size=4, side=side)
-    error = caught(lambda: next(iter(prepared)))
-    assert program._explain(error) == "nowhere.png; No such file or directory"
+    strategy = tf.distribute.MirroredStrategy(
+        [f"CPU:{device}" for device in range(devices)]
+    )
+    error = caught(lambda: read(prepared, strategy))
+    assert program._explain(error) == f"{name}; No such file or directory"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from bit_tf import distribution
+from bit_tf import mixup
 from bit_tf import optimizer as optimizer_lib
 from bit_tf import resnet_v2
 from bit_tf import update
@@ -35,21 +36,19 @@ def hlo(name, *, runs, **kwargs):
         clip_norm=1.0,
         loss_scaling=True,
     )
-    compiled = tf.function(
-        replica_step,
-        jit_compile=True,
-        input_signature=[
-            tf.TensorSpec((BATCH, SIDE, SIDE, 3), tf.float32),
-            tf.TensorSpec((BATCH, CLASSES), tf.float32),
-            tf.TensorSpec((), tf.float32),
-            tf.TensorSpec((), tf.float64),
-        ],
-    )
+    images = tf.zeros((BATCH, SIDE, SIDE, 3), tf.uint8)
     arguments = (
-        tf.zeros((BATCH, SIDE, SIDE, 3)),
+        mixup.Pairs(images, images, tf.ones((BATCH,))),
         tf.zeros((BATCH, CLASSES)),
         tf.ones(()),
         tf.zeros((), tf.float64),
+    )
+    compiled = tf.function(
+        replica_step,
+        jit_compile=True,
+        input_signature=tf.nest.map_structure(
+            tf.TensorSpec.from_tensor, arguments
+        ),
     )
     text = compiled.experimental_get_compiler_ir(*arguments)(stage="hlo")
     if runs:
