@@ -82,10 +82,9 @@ def items(
     if not isinstance(examples, records.Records):
         return indexed
     # A call of Python is worth more than one example.
-    return indexed.rebatch(records.READ_BATCH).map(
+    return mapping.on_every_core(
+        indexed.rebatch(records.READ_BATCH),
         lambda what, index: (what, examples.read_in_graph(index)),
-        num_parallel_calls=mapping.PARALLEL_CALLS,
-        deterministic=True,
     )
 
 
@@ -177,7 +176,8 @@ def for_training(
             ordering.stream(seed, ordering.MIXUP), batch
         )
         return mixup.paired(
-            *(images, labels),
+            images,
+            labels,
             alpha=recipe.mixup_alpha,
             seed=own,
             has_previous=has_previous,

@@ -33,7 +33,7 @@ def batches(
     at_once = images_a_call(size=size, side=side)
     singly = examples.unbatch()
     if at_once == 1:
-        return _on_every_core(singly, load).batch(
+        return on_every_core(singly, load).batch(
             size, drop_remainder=drop_remainder
         )
     # Traced once, for what it returns and for the loop.
@@ -53,7 +53,7 @@ def batches(
             parallel_iterations=1,
         )
 
-    return _on_every_core(examples.rebatch(at_once), load_several).rebatch(
+    return on_every_core(examples.rebatch(at_once), load_several).rebatch(
         size, drop_remainder=drop_remainder
     )
 
@@ -68,7 +68,10 @@ def images_a_call(*, size: int, side: int) -> int:
     return max(1, min(_IMAGES_A_CALL, affordable))
 
 
-def _on_every_core(elements, function):
+def on_every_core(
+    elements: tf.data.Dataset, function: Callable
+) -> tf.data.Dataset:
+    """Returns function(*element) of each element, in order."""
     return elements.map(
         tf.autograph.experimental.do_not_convert(function),
         num_parallel_calls=PARALLEL_CALLS,

@@ -85,7 +85,12 @@ def update_with_first(prepared, strategy):
 @pytest.mark.parametrize("read", [read_first, update_with_first])
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("name", ["nowhere.png", "[[no]]/where: {{x}} b.png"])
-def test_a_missing_file_is_named_and_not_the_graph(name, devices, read, side):
+def test_a_missing_file_is_named_and_not_the_graph(
+    name, devices, read, side, monkeypatch
+):
+    # Two to a call, or one.
+    monkeypatch.setattr(mapping, "PARALLEL_CALLS", 2)
+
     def lost(number):
         return tf.io.read_file(tf.constant([name])[0]), number
 

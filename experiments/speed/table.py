@@ -1,6 +1,6 @@
 """Prints what compare.py and input.py measured, tables for each processor.
 
-python experiments/speed/table.py [ROWS.jsonl [ROWS_OF_INPUT.jsonl]]
+python experiments/speed/table.py [ROWS.jsonl ...]
 
 Median ratios to timm as it comes, of time and, in brackets, of peak memory. The
 last column is the quotient of bit_tf's and the Keras layers' median times. Of
@@ -41,18 +41,19 @@ INPUT = {
 OWN = {"train": "bit_tf", "infer": "bit_tf_export"}
 
 
-def main(
-    path: str | pathlib.Path = RESULTS / "peers.jsonl",
-    input_path: str | pathlib.Path = RESULTS / "input.jsonl",
-) -> None:
-    rows = read(path)
-    for processor in dict.fromkeys(row["processor"] for row in rows):
-        print(f"{processor}\n\n{table(rows, processor)}\n")
-        if any(name.startswith("start") for name in _by_work(rows, processor)):
-            print(f"{starts(rows, processor)}\n")
-    rows = read(input_path)
-    for processor in dict.fromkeys(row["processor"] for row in rows):
-        print(f"{processor}\n\n{images(rows, processor)}\n")
+def main(*paths: str | pathlib.Path) -> None:
+    for path in paths or (RESULTS / "peers.jsonl", RESULTS / "input.jsonl"):
+        rows = read(path)
+        for processor in dict.fromkeys(row["processor"] for row in rows):
+            print(f"{processor}\n")
+            if "pipeline" in rows[0]:
+                print(f"{images(rows, processor)}\n")
+                continue
+            print(f"{table(rows, processor)}\n")
+            if any(
+                work.startswith("start") for work in _by_work(rows, processor)
+            ):
+                print(f"{starts(rows, processor)}\n")
 
 
 def read(path: str | pathlib.Path) -> list[dict]:
